@@ -1,0 +1,166 @@
+"""Server: a timm classifier, whole or cut once into head (the distillation target) and tail (kept frozen)."""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import ResNet, SwinTransformer
+from torch import Tensor, nn
+from torchdistill.models.registry import register_model
+from torchvision.ops import Permute
+
+from misc.errors import UserError, did_you_mean
+from model.decoder import NCHW_TO_NHWC, NHWC_TO_NCHW
+
+
+class Backbone(nn.Module):
+    """A timm classifier in two pieces; `tail(head(x))` equals the uncut model to the bit.
+
+    Attributes:
+        head: x (B, 3, H, W) -> h (B, C, H', W'), channels first for every family.
+        tail: h -> logits (B, num_classes).
+        data_config: timm's input_size (3, H, W), mean, std and so on of the uncut model.
+    """
+
+    def __init__(self, head: nn.Sequential, tail: nn.Sequential, data_config: dict):
+        super().__init__()
+        self.head = head
+        self.tail = tail
+        self.data_config = data_config
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.head(x))
+
+
+@register_model(key="timm_classifier")
+def create_timm_model(
+    name: str, weights_path: str | None = None, pretrained: bool = False, num_classes: int = 1000, **timm_kwargs
+) -> nn.Module:
+    """Builds an uncut timm model.
+
+    Args:
+        name: timm's model name.
+        weights_path: safetensors file or state dict that fits the model exactly; None keeps timm's initial weights.
+        pretrained: take timm's own weights instead (downloaded once).
+        num_classes: width of the classifier.
+        **timm_kwargs: constructor arguments of timm's model class.
+
+    Raises:
+        UserError: unknown name or argument, weights that cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        raise UserError(f"timm has no model '{name}'{_nearest_timm_name(name)}")
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **timm_kwargs)
+    except (OSError, TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if pretrained and isinstance(error, OSError | RuntimeError):
+            advice = "timm's weights cannot be had here: give a file as weights_path"
+            raise UserError(f"timm model '{name}': {advice}") from error
+        raise UserError(f"timm model '{name}': {' '.join(str(error).split()) or type(error).__name__}") from error
+    if weights_path is not None:
+        load_weights(model, weights_path)
+    return model
+
+
+def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> None:
+    """Loads a safetensors file or a state dict into `model`; every key must fit.
+
+    Args:
+        model: any module.
+        path: where the weights are from.
+        state: the tensors, where they have been read from `path` already.
+
+    Raises:
+        UserError: no such file, not a weights file, or keys or shapes that differ (which).
+    """
+    state = read_state_dict(path) if state is None else state
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} does not fit {type(model).__name__}: {_differences(model, state)}") from error
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Reads tensors by name, unpickling nothing; a training checkpoint gives its model's tensors."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no weights at {path}: check the path")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content.get("model", content)
+    except (SafetensorError, RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is not a weights file (safetensors, or a state dict of tensors alone)") from error
+
+
+def _differences(model: nn.Module, state: dict[str, Tensor]) -> str:
+    wanted = model.state_dict()
+    findings = {
+        "missing": [key for key in wanted if key not in state],
+        "unexpected": [key for key in state if key not in wanted],
+        "of another shape": [key for key in wanted if key in state and wanted[key].shape != state[key].shape],
+    }
+    return "; ".join(
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in findings.items()
+        if keys
+    )
+
+
+def _nearest_timm_name(name: str) -> str:
+    return did_you_mean(name, timm.list_models()) if len(name) > 2 else ""
+
+
+def cut_resnet(model: ResNet, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+    """Head and tail of a ResNet, cut behind the stage number `split_idx` (1 to 3); 2 is stride 8, the latent's own."""
+    stages = [f"layer{number}" for number in range(1, 5)]
+    stem = ["conv1", "bn1", "act1", "maxpool"]
+    ending = [("global_pool", model.global_pool), ("drop", nn.Dropout(model.drop_rate)), ("fc", model.fc)]
+    pick = OrderedDict((name, getattr(model, name)) for name in stem + stages)
+    head = OrderedDict((name, pick.pop(name)) for name in stem + stages[:split_idx])
+    return head, OrderedDict([*pick.items(), *ending])
+
+
+def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+    """Head and tail of a Swin, cut between the patch merging and the blocks of stage `split_idx` (counted from 0).
+
+    That is the paper's target: in the timm release it used, patch merging stood at the end of the stage before.
+    """
+    stages = model.layers
+    head = OrderedDict(patch_embed=model.patch_embed)
+    head.update((f"stage{index}", stages[index]) for index in range(split_idx))
+    head.update(downsample=stages[split_idx].downsample, to_nchw=Permute(list(NHWC_TO_NCHW)))
+    tail = OrderedDict(to_nhwc=Permute(list(NCHW_TO_NHWC)), blocks=stages[split_idx].blocks)
+    tail.update((f"stage{index}", stages[index]) for index in range(split_idx + 1, len(stages)))
+    tail.update(norm=model.norm, head=model.head)
+    return head, tail
+
+
+CUTS = {ResNet: cut_resnet, SwinTransformer: cut_swin}
+
+
+def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
+    """Cuts a timm model; the pieces share its modules.
+
+    Raises:
+        UserError: a family without a cut (the supported ones are named), or a stage it does not have.
+    """
+    family = next((cut_family for kind, cut_family in CUTS.items() if isinstance(model, kind)), None)
+    if family is None:
+        supported = ", ".join(kind.__name__ for kind in CUTS)
+        raise UserError(f"no cut for the family {type(model).__name__}; supported: {supported}")
+    if split_idx not in (1, 2, 3):
+        raise UserError(f"split_idx is {split_idx}; expected 1, 2 or 3 stages in the head")
+    head, tail = family(model, split_idx)
+    return Backbone(nn.Sequential(head), nn.Sequential(tail), timm.data.resolve_model_data_config(model))
+
+
+@register_model(key="timm_backbone")
+def create_backbone(name: str, split_idx: int = 2, **model_kwargs) -> Backbone:
+    """Builds a timm model (arguments of `create_timm_model`) and cuts it."""
+    return cut(create_timm_model(name, **model_kwargs), split_idx)

@@ -1,0 +1,102 @@
+"""The composition: what the edge sends is what the server's frozen tail classifies.
+
+                   edge                 |                       server
+                                        |
+x ──> encoder g_a ──> y ──> entropy ──> bits ──> entropy ──> y_hat ──> decoder g_s ──> h_hat ──> tail ──> logits
+                            model       |        model
+                                        |
+x ──────────────────────────────────────────────────────> teacher's head ──> h   (in training only)
+
+x      image, (B, 3, H, W), normalised        h      teacher's feature at the cut, (B, C, H', W')
+y      latent, (B, 48, H / 8, W / 8)          h_hat  the decoder's output, of h's shape
+y_hat  the latent as decoded                  s      saliency map, (B, 1, H, W) in [0, 1]
+z      hyper latent, z_hat as decoded         lmbda  weight of the RATE: larger is smaller files
+"""
+
+import torch
+from compressai.models import CompressionModel
+from torch import Tensor, nn
+from torchdistill.models.registry import register_model
+
+from misc import bitstream
+from misc.errors import UserError
+from model.backbone import create_backbone
+from model.entropy import EntropyModel
+
+
+class SplitClassifier(CompressionModel):
+    """Encoder and entropy model on the edge; entropy model, decoder and the teacher's own tail on the server.
+
+    From CompressAI's CompressionModel come `update` (builds the coder's integer tables), `aux_loss` and the loading of
+    state dicts with and without such tables.
+    """
+
+    def __init__(self, encoder: nn.Module, entropy_model: EntropyModel, decoder: nn.Module, tail: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+        self.entropy_model = entropy_model
+        self.decoder = decoder
+        self.tail = tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, num_classes); the latent gets noise in training and is rounded in evaluation."""
+        y_hat = self.entropy_model(self.encoder(x))
+        return self.tail(self.decoder(y_hat))
+
+    @torch.inference_mode()
+    def encode(self, x: Tensor) -> list[bytes]:
+        """Runs the edge: images (B, 3, H, W) to B self-contained streams."""
+        y = self.encoder(x)
+        return [bitstream.pack(strings, y.shape[-2:]) for strings in self.entropy_model.compress(y)]
+
+    @torch.inference_mode()
+    def decode(self, streams: list[bytes]) -> Tensor:
+        """Runs the server: streams of images of one size to logits (B, num_classes)."""
+        strings, sizes = zip(*map(bitstream.unpack, streams), strict=True)
+        if len(set(sizes)) > 1:
+            raise ValueError("one call decodes images of one size")
+        y_hat = self.entropy_model.decompress(list(strings), sizes[0])
+        return self.tail(self.decoder(y_hat))
+
+    def edge_parameters(self) -> int:
+        """Returns the parameters of the networks on the device: g_a and, with a hyperprior, h_a and h_s."""
+        return sum(p.numel() for p in self.encoder.parameters()) + self.entropy_model.edge_parameters()
+
+
+@register_model(key="split_classifier")
+def create_split_classifier(
+    encoder: nn.Module, entropy_model: EntropyModel, decoder: nn.Module, backbone: dict
+) -> SplitClassifier:
+    """Composes a student around the tail of a backbone.
+
+    Args:
+        encoder: g_a.
+        entropy_model: the prior.
+        decoder: g_s; its output must have the shape of the backbone's feature at the cut.
+        backbone: arguments of `model.backbone.create_backbone`.
+
+    Raises:
+        UserError: parts that do not fit each other, with both shapes.
+    """
+    cut_backbone = create_backbone(**backbone)
+    student = SplitClassifier(encoder, entropy_model, decoder, cut_backbone.tail)
+    _check_shapes(student, cut_backbone.head, cut_backbone.data_config["input_size"])
+    return student
+
+
+@torch.no_grad()
+def _check_shapes(student: SplitClassifier, head: nn.Module, input_size: tuple[int, int, int]) -> None:
+    was_training = student.training
+    student.eval(), head.eval()
+    x = torch.zeros(1, *input_size)
+    wanted = tuple(head(x).shape[1:])
+    try:
+        given = tuple(student.decoder(student.entropy_model(student.encoder(x))).shape[1:])
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"encoder, entropy model and decoder do not fit each other: {error}".splitlines()[0]) from error
+    if given != wanted:
+        raise UserError(
+            f"at input {input_size} the decoder gives h_hat of {given}, but the backbone's cut wants h of {wanted}: "
+            "change the decoder's out_channels or feature_size"
+        )
+    student.train(was_training)

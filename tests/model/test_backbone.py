@@ -1,0 +1,87 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from misc.errors import UserError
+from model.backbone import create_backbone, create_timm_model, cut
+
+
+@pytest.mark.parametrize("split_idx", [1, 2, 3])
+def test_tail_of_head_is_the_uncut_model_to_the_bit(backbone_arguments, split_idx):
+    model = create_timm_model(**backbone_arguments).eval()
+    x = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        backbone = cut(model, split_idx)
+        assert torch.equal(backbone.tail(backbone.head(x)), model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("swin_s3_tiny_224", (1, 384, 14, 14)),
+        ("swin_tiny_patch4_window7_224", (1, 384, 14, 14)),
+        ("resnet50", (1, 512, 28, 28)),
+    ],
+)
+def test_full_size_models_are_cut_where_the_paper_cuts(name, shape):
+    model = create_timm_model(name).eval()
+    backbone = cut(model)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        h = backbone.head(x)
+        assert h.shape == shape
+        assert torch.equal(backbone.tail(h), model(x))
+
+
+def test_pieces_hold_every_parameter_once(backbone_arguments):
+    model = create_timm_model(**backbone_arguments)
+    backbone = create_backbone(**backbone_arguments)
+    assert sum(p.numel() for p in backbone.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+def test_weights_survive_a_round_trip_through_both_formats(backbone_arguments, tmp_path):
+    model = create_timm_model(**backbone_arguments)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pt")
+    for name in ("model.safetensors", "model.pt"):
+        loaded = create_timm_model(**backbone_arguments, weights_path=str(tmp_path / name))
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+
+
+def test_weights_that_do_not_fit_are_refused_with_their_keys(backbone_arguments, tmp_path):
+    state = create_timm_model(**backbone_arguments).state_dict()
+    first, second, *_ = state
+    state["surplus"] = state.pop(first)
+    state[second] = torch.zeros(1)
+    save_file(state, tmp_path / "wrong.safetensors")
+    with pytest.raises(UserError) as refusal:
+        create_timm_model(**backbone_arguments, weights_path=str(tmp_path / "wrong.safetensors"))
+    for part in (f"1 missing ({first})", "1 unexpected (surplus)", f"1 of another shape ({second})"):
+        assert part in str(refusal.value)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path):
+    class Planted:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"model": Planted()}, tmp_path / "planted.pt")
+    with pytest.raises(UserError, match="not a weights file"):
+        create_timm_model("resnet18", weights_path=str(tmp_path / "planted.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "swin_s3_bas_224"}, "did you mean 'swin_s3_base_224'"),
+        ({"name": "resnet18", "chanels": (1, 2, 3, 4)}, "chanels"),
+        ({"name": "resnet18", "weights_path": "/nowhere/x.safetensors"}, "no weights at /nowhere/x.safetensors"),
+        ({"name": "vgg11"}, "supported: ResNet, SwinTransformer"),
+        ({"name": "resnet18", "split_idx": 4}, "expected 1, 2 or 3"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(UserError, match=message):
+        create_backbone(**arguments)

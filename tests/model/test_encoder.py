@@ -1,0 +1,17 @@
+import torch
+
+from model.encoder import ResidualEncoder
+
+
+def test_main_setting_has_the_papers_parameters_and_stride():
+    encoder = ResidualEncoder()
+    assert sum(p.numel() for p in encoder.parameters()) == 141_696
+    assert [sum(p.numel() for p in block.parameters()) for block in encoder] == [22_320, 67_776, 51_600]
+    assert encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 48, 28, 28)
+
+
+def test_inner_activation_makes_the_block_nonlinear_between_its_convolutions():
+    block = ResidualEncoder()[2]
+    x = torch.randn(1, 64, 8, 8)
+    expected = block.conv2(block.conv1(x).relu()).relu() + block.skip(x)
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=0)
