@@ -1,0 +1,98 @@
+"""Data sets that pair an image with its saliency map, by name, and transform both together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from misc.errors import UserError
+from misc.image_folder import ImageFolder
+from saliency_maps.map_folder import (
+    MANIFEST,
+    dataset_identity,
+    existing_maps,
+    map_names,
+    read_json,
+    read_map,
+    relative_image_names,
+)
+
+
+class SaliencyMap(tv_tensors.Mask):
+    """A map, (1, H, W) in [0, 1], that torchvision.transforms.v2 moves like a mask and resizes like an image.
+
+    As a mask it follows every geometric transform and is left alone by the photometric ones and by Normalize. A mask
+    is resized to the nearest neighbour, which would shift a smooth map against its image by up to half a cell.
+    """
+
+
+@F.register_kernel(F.resize, SaliencyMap)
+def _resize(saliency: SaliencyMap, size: list[int] | None, max_size: int | None = None, **_: Any) -> SaliencyMap:
+    resized = F.resize_image(saliency.as_subclass(Tensor), size, InterpolationMode.BILINEAR, max_size, antialias=True)
+    return tv_tensors.wrap(resized, like=saliency)
+
+
+@F.register_kernel(F.resized_crop, SaliencyMap)
+def _resized_crop(
+    saliency: SaliencyMap, top: int, left: int, height: int, width: int, size: list[int], **_: Any
+) -> SaliencyMap:
+    cropped = F.crop_image(saliency.as_subclass(Tensor), top, left, height, width)
+    resized = F.resize_image(cropped, size, InterpolationMode.BILINEAR, antialias=True)
+    return tv_tensors.wrap(resized, like=saliency)
+
+
+class ImageFolderWithMaps(ImageFolder):
+    """An ImageFolder whose targets hold the saliency map of their image.
+
+    Args:
+        root: images in one folder per class.
+        map_root: the output folder of `saliency_maps/cam_prep/cam_map_generation.py` for `root`.
+        transforms: a torchvision.transforms.v2 callable taking (PIL image, SaliencyMap of the image's size) and
+            returning both; a random crop or flip hits the two with the same parameters.
+
+    An item is `(image, {"label": int, "saliency": float tensor (1, H, W) in [0, 1]})`.
+
+    Raises:
+        UserError: no manifest, maps of another data set, or images without a map.
+    """
+
+    def __init__(self, root: str | Path, map_root: str | Path, transforms: Callable[..., tuple[Any, Tensor]]) -> None:
+        super().__init__(root)
+        self.map_root = Path(map_root).expanduser()
+        self.joint_transforms = transforms
+        image_names = relative_image_names(self.root, (path for path, _ in self.samples))
+        self.map_names = map_names(image_names)
+        self._check_manifest(dataset_identity(self.root, image_names))
+        self._check_maps_exist()
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        image, label = super().__getitem__(index)
+        saliency = torch.from_numpy(read_map(self.map_root / self.map_names[index]))[None]
+        saliency = F.resize(SaliencyMap(saliency), [image.height, image.width])
+        image, saliency = self.joint_transforms(image, saliency)
+        return image, {"label": label, "saliency": saliency.as_subclass(Tensor)}
+
+    def _check_manifest(self, identity: str) -> None:
+        if not (self.map_root / MANIFEST).is_file():
+            raise UserError(
+                f"{self.map_root} has no {MANIFEST}: make the maps with `python saliency_maps/cam_prep/"
+                f"cam_map_generation.py --model MODEL --input {self.root} --output {self.map_root}`"
+            )
+        manifest = read_json(self.map_root / MANIFEST)
+        if manifest.get("settings", {}).get("dataset_sha256") != identity:
+            raise UserError(f"the maps in {self.map_root} were made for another data set than {self.root}")
+
+    def _check_maps_exist(self) -> None:
+        existing = existing_maps(self.map_root)
+        missing = [name for name in self.map_names if name not in existing]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(self.map_names)} maps are missing in {self.map_root} "
+                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): "
+                "give the command that made the others again and it makes these"
+            )

@@ -1,0 +1,112 @@
+"""The network that is asked where it looks: a whole timm classifier with its weights, and how it wants its images."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from misc.errors import UserError
+
+
+class Teacher(NamedTuple):
+    """A classifier, what it was built from, and its weights file (None: timm's pretrained weights)."""
+
+    model: nn.Module
+    name: str
+    kwargs: dict[str, Any]
+    weights_path: str | None
+
+
+class InputFormat(NamedTuple):
+    """Image size as (height, width), and the mean and standard deviation of the normalisation."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def preprocessing(self) -> v2.Compose:
+        """Returns PIL image -> (3, height, width), normalised. The whole frame is kept, so that a map covers it."""
+        return v2.Compose(
+            [
+                v2.Resize(self.size, v2.InterpolationMode.BILINEAR, antialias=True),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(self.mean, self.std),
+            ]
+        )
+
+
+def teacher_by_name(name: str, weights_path: str | None = None, num_classes: int | None = None) -> Teacher:
+    """Builds timm's model `name` with the weights of a file or, without one, timm's own.
+
+    Raises:
+        UserError: see `create_timm_model`; or a number of classes for which there are no pretrained weights.
+    """
+    from model.backbone import create_timm_model
+
+    if weights_path is not None:
+        kwargs = {"num_classes": num_classes or 1000}
+        return Teacher(create_timm_model(name, weights_path, **kwargs), name, kwargs, weights_path)
+    pretrained = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    pretrained_classes = pretrained.num_classes if pretrained else 1000
+    if num_classes not in (None, pretrained_classes):
+        raise UserError(
+            f"timm's weights of {name} are for {pretrained_classes} classes, --num_classes is {num_classes}: "
+            "give a file as --weights_path"
+        )
+    kwargs = {"num_classes": pretrained_classes}
+    return Teacher(create_timm_model(name, pretrained=True, **kwargs), name, kwargs, None)
+
+
+def teacher_from_config(path: str | Path, weights_path: str | None = None) -> Teacher:
+    """Builds the teacher of a training config, uncut.
+
+    Args:
+        path: a training config; its `models.teacher_model.kwargs` are those of `create_timm_model` and `split_idx`.
+        weights_path: weights in place of the config's.
+
+    Raises:
+        UserError: a config without a teacher, or a teacher without trained weights.
+    """
+    from misc.config import load_config
+    from model.backbone import create_timm_model
+
+    models = load_config(path, mode="test").data["models"]
+    try:
+        kwargs = dict(models["teacher_model"]["kwargs"])
+        name = kwargs.pop("name")
+    except KeyError:
+        raise UserError(f"{path} has no models.teacher_model with kwargs and a name in them") from None
+    kwargs.pop("split_idx", None)
+    weights_path = weights_path or kwargs.get("weights_path")
+    kwargs["weights_path"] = weights_path
+    if weights_path is None and not kwargs.get("pretrained"):
+        raise UserError(f"the teacher of {path} is untrained: give its weights as --weights_path")
+    model = create_timm_model(name, **kwargs)
+    kwargs.pop("weights_path")
+    return Teacher(model, name, kwargs, weights_path)
+
+
+def input_format(model: nn.Module, input_size: int | None = None) -> InputFormat:
+    """Returns how `model` wants its images: its own size and timm's normalisation, or squares of `input_size`.
+
+    Raises:
+        UserError: `input_size` is not the only size the model takes.
+    """
+    config = timm.data.resolve_model_data_config(model)
+    patch_embed = getattr(model, "patch_embed", None)
+    own_size = getattr(patch_embed, "img_size", None)
+    size = (input_size, input_size) if input_size else tuple(own_size or config["input_size"][1:])
+    if getattr(patch_embed, "strict_img_size", False) and size != tuple(own_size):
+        raise UserError(f"the model takes images of {own_size[0]}x{own_size[1]} only, --input_size is {input_size}")
+    return InputFormat(size, tuple(config["mean"]), tuple(config["std"]))
+
+
+def file_sha256(path: str | Path) -> str:
+    """Returns the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,71 @@
+"""Small random teachers and small trees of images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+NUM_CLASSES = 3
+
+
+def build_resnet() -> torch.nn.Module:
+    return timm.create_model(
+        "resnet18",
+        num_classes=NUM_CLASSES,
+        channels=(16, 24, 32, 48),
+        layers=(1, 1, 1, 1),
+        zero_init_last=False,
+    )
+
+
+def build_swin() -> torch.nn.Module:
+    return timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        num_classes=NUM_CLASSES,
+        img_size=64,
+        window_size=4,
+        embed_dim=24,
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 2, 4, 4),
+    )
+
+
+@pytest.fixture(scope="session", params=[build_resnet, build_swin], ids=["resnet", "swin"])
+def teacher(request) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return request.param().eval()
+
+
+@pytest.fixture(scope="session")
+def resnet() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_resnet().eval()
+
+
+@pytest.fixture(scope="session")
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def labels() -> torch.Tensor:
+    return torch.tensor([0, 1, 2, 1])
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Three classes of two RGB images of different sizes; one is greyscale and one CMYK."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name in ("ant", "bee", "cat"):
+        (root / name).mkdir(parents=True)
+        for index, size in enumerate([(70, 80), (90, 64)]):
+            pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    Image.open(root / "bee" / "0.png").convert("L").save(root / "bee" / "0.png")
+    Image.open(root / "cat" / "1.png").convert("CMYK").save(root / "cat" / "1.jpg")
+    (root / "cat" / "1.png").unlink()
+    return root

@@ -1,0 +1,121 @@
+"""Maps against pytorch-grad-cam, and the cost of making them: a cut graph and no gradient on parameters."""
+
+import numpy as np
+import pytest
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from saliency_maps.cam_prep.activations import activations, activations_and_gradients
+from saliency_maps.cam_prep.cam_methods import CAM_METHODS
+from saliency_maps.cam_prep.saliency import SaliencyMapper, min_max, replace_useless
+from saliency_maps.cam_prep.target_layers import select_target_layers
+
+SIZE = (64, 64)
+SUMMED = [name for name, method in CAM_METHODS.items() if not method.always_projects]
+PROJECTED = [name for name, method in CAM_METHODS.items() if method.always_projects]
+
+
+def oracle(teacher, layers, name, images, labels, eigen_smooth=False) -> np.ndarray:
+    reshape = layers[0].channels_first
+    with torch.enable_grad():
+        teacher.requires_grad_(True)
+        cam: BaseCAM = getattr(pytorch_grad_cam, name)(teacher, [layer.module for layer in layers], reshape)
+        maps = cam(images, [ClassifierOutputTarget(int(label)) for label in labels], eigen_smooth=eigen_smooth)
+    cam.activations_and_grads.release()
+    teacher.zero_grad()
+    assert (maps.max(axis=(1, 2)) > 0.9).sum() >= 2, "most maps are empty, so that equality says nothing"
+    return maps
+
+
+def exact_projection(features: np.ndarray) -> np.ndarray:
+    """The principal component by a float64 SVD, larger extreme positive."""
+    maps = []
+    for image in np.nan_to_num(features.astype(np.float64)):
+        positions = image.reshape(image.shape[0], -1).T
+        positions = positions - positions.mean(axis=0)
+        projection = positions @ np.linalg.svd(positions, full_matrices=False)[2][0]
+        maps.append((projection * np.sign(projection[np.abs(projection).argmax()])).reshape(image.shape[1:]))
+    return np.stack(maps)
+
+
+@pytest.mark.parametrize("mix_layers", [False, True], ids=["one-layer", "mixed"])
+@pytest.mark.parametrize("name", SUMMED)
+def test_summed_maps_equal_pytorch_grad_cam(teacher, images, labels, name, mix_layers):
+    layers = select_target_layers(teacher, mix_layers)
+    expected = oracle(teacher, layers, name, images, labels)
+    maps = SaliencyMapper(teacher, layers, name, SIZE)(images, labels)
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("mix_layers", [False, True], ids=["one-layer", "mixed"])
+@pytest.mark.parametrize("name", [*SUMMED, *PROJECTED])
+def test_projected_maps_equal_an_exact_svd(teacher, images, labels, name, mix_layers, monkeypatch):
+    """pytorch-grad-cam's own maps once its float32 SVD of arbitrary sign gives way to the exact one."""
+    for module in list(vars(pytorch_grad_cam).values()):
+        if hasattr(module, "get_2d_projection"):
+            monkeypatch.setattr(module, "get_2d_projection", exact_projection)
+    layers = select_target_layers(teacher, mix_layers)
+    expected = oracle(teacher, layers, name, images, labels, eigen_smooth=True)
+    maps = SaliencyMapper(teacher, layers, name, SIZE, eigen_smooth=True)(images, labels)
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+def test_maps_of_a_batch_equal_maps_one_by_one(teacher, images, labels):
+    mapper = SaliencyMapper(teacher, select_target_layers(teacher, True), "XGradCAM", (28, 28), eigen_smooth=True)
+    together = mapper(images, labels)
+    alone = torch.cat([mapper(images[i : i + 1], labels[i : i + 1]) for i in range(len(images))])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_map_has_the_requested_size_and_range(teacher, images, labels):
+    maps = SaliencyMapper(teacher, select_target_layers(teacher), "GradCAM", (28, 20))(images, labels)
+    assert maps.shape == (4, 28, 20)
+    assert maps.min() >= 0 and maps.max() <= 1
+
+
+def test_the_graph_begins_at_the_first_target_layer(resnet, images, labels):
+    layers = select_target_layers(resnet, mix_layers=True)
+    SaliencyMapper(resnet, layers, "GradCAM", SIZE)
+    seen = {}
+    handles = [
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.requires_grad})
+        )
+        for name, module in resnet.named_modules()
+    ]
+    recorded, gradients = activations_and_gradients(resnet, layers, images, labels)
+    for handle in handles:
+        handle.remove()
+    assert not seen["conv1"] and not seen["layer1.0.act1"]
+    assert seen["layer2.0.conv1"] and seen["fc"]
+    assert all(parameter.grad is None for parameter in resnet.parameters())
+    assert not any(tensor.requires_grad for tensor in [*recorded, *gradients])
+
+
+def test_no_hook_stays_on_the_teacher(teacher, images, labels):
+    layers = select_target_layers(teacher, mix_layers=True)
+    SaliencyMapper(teacher, layers, "XGradCAM", SIZE)(images, labels)
+    SaliencyMapper(teacher, layers, "EigenCAM", SIZE)(images, labels)
+    assert not any(layer.module._forward_hooks for layer in layers)
+
+
+def test_an_output_changed_in_place_is_recorded_as_it_was(resnet, images, labels):
+    SaliencyMapper(resnet, [], "GradCAM", SIZE)
+    (layer,) = select_target_layers(resnet, target_layer="layer3.0.bn2")
+    recorded = activations(resnet, [layer], images)
+    with_graph, _ = activations_and_gradients(resnet, [layer], images, labels)
+    assert recorded[0].min() < 0
+    torch.testing.assert_close(recorded[0], with_graph[0])
+
+
+def test_min_max_leaves_a_constant_map_empty():
+    maps = min_max(torch.tensor([[[2.0, 2.0]], [[1.0, 5.0]]]))
+    torch.testing.assert_close(maps, torch.tensor([[[0.0, 0.0]], [[0.0, 1.0]]]))
+
+
+def test_a_map_that_says_nothing_becomes_uniform():
+    maps = torch.tensor([[[0.0, 0.0]], [[0.0, torch.nan]], [[torch.inf, 0.0]], [[0.0, 1.0]]])
+    replaced = replace_useless(maps)
+    torch.testing.assert_close(replaced, torch.tensor([[[0.5, 0.5]]] * 3 + [[[0.0, 1.0]]]))
