@@ -1,0 +1,132 @@
+"""Trains and tests classifiers and split classifiers from a YAML config, through torchdistill."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
+from torch import nn
+from torchdistill.common.main_util import set_seed
+from torchdistill.datasets.util import build_data_loader
+from torchdistill.models.registry import get_model
+
+from misc.atomic import write_atomically
+from misc.config import load_config
+from misc.cores import share_cores
+from misc.device import default_device, usable_device
+from misc.errors import UserError, exit_on_user_error
+from misc.evaluation import results_table, test_classifier, test_student
+from misc.run_folder import default_run_dir, provenance, start_run
+from misc.training import check_training, train
+from misc.weights import load_into
+from model.split import SplitClassifier
+
+
+def get_argparser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, metavar="FILE", help="what to train and test (see config/README.md)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one value of the config")
+    parser.add_argument("--device", default=default_device(), help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data order and noise (default: %(default)s)")
+    parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: resources/runs/ plus the config's path")
+    parser.add_argument("--test_only", action="store_true", help="test the run's weights, or the config's src_ckpt")
+    parser.add_argument("--skip_ckpt", action="store_true", help="train from scratch, not from existing weights")
+    parser.add_argument("--student_only", action="store_true", help="leave the teacher out of the test")
+    parser.add_argument("--log_config", action="store_true", help="print the resolved config")
+    return parser
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    args = get_argparser().parse_args(argv)
+    if args.test_only and args.skip_ckpt:
+        raise UserError("--test_only with --skip_ckpt would test random weights: drop one of the two")
+    device = usable_device(args.device)
+    share_cores()
+    run_dir = args.run_dir or default_run_dir(args.config)
+    set_seed(args.seed)
+    config = load_config(args.config, args.set, mode="test" if args.test_only else "train")
+    if args.log_config:
+        print(config.resolved)
+    check_teacher(config.data["models"].get("teacher_model"))
+    weights = find_weights(trained_entry(config.data["models"]), run_dir, args)
+    models = {name: build_model(name, entry, device) for name, entry in config.data["models"].items()}
+    if weights is not None:
+        load_into(trained_model(models), weights)
+        print(f"Weights: {weights}")
+    origin = provenance(args.seed)
+    if not args.test_only:
+        check_training(config.data, models)
+        start_run(run_dir, config.resolved, args.seed)
+        print(f"Training on {device} in {run_dir}")
+        weights = train(config.data, models, device, run_dir, **origin)
+        print(f"Weights: {weights}")
+    test(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin})
+
+
+def build_model(name: str, entry: dict, device: torch.device) -> nn.Module:
+    """Builds a registered model; channels last is what convolutions are fastest in, on CPU and CUDA alike."""
+    return get_model(entry["key"], **entry.get("kwargs", {})).to(device, memory_format=torch.channels_last)
+
+
+def check_teacher(entry: dict | None) -> None:
+    """Refuses a teacher with random weights."""
+    if entry is None:
+        return
+    kwargs = entry.get("kwargs", {})
+    if not (kwargs.get("weights_path") or kwargs.get("pretrained")):
+        raise UserError("models.teacher_model is untrained: give its weights_path, or pretrained: true")
+
+
+def trained_entry(entries: dict) -> dict:
+    """Returns the config's student_model or, where a model is trained alone, its model."""
+    if ("model" in entries) == ("student_model" in entries):
+        raise UserError("models must name either student_model (with teacher_model) or model: it names both or neither")
+    return entries.get("student_model") or entries["model"]
+
+
+def trained_model(models: dict[str, nn.Module]) -> nn.Module:
+    return models["student_model"] if "student_model" in models else models["model"]
+
+
+def find_weights(entry: dict, run_dir: Path, args: argparse.Namespace) -> Path | None:
+    """Returns the weights to start from: the run's own, else the config's src_ckpt, else none (an error in a test)."""
+    if args.skip_ckpt:
+        return None
+    own, source = run_dir / "weights.safetensors", entry.get("src_ckpt")
+    if own.is_file():
+        return own
+    if source is not None and not Path(source).is_file():
+        raise UserError(f"no weights at {own}, nor at {source}, the config's src_ckpt; --skip_ckpt trains from scratch")
+    if source is None and args.test_only:
+        raise UserError(f"nothing to test: no weights at {own}; train first")
+    return None if source is None else Path(source)
+
+
+def test(
+    config: dict, models: dict[str, nn.Module], device: torch.device, student_only: bool, run_dir: Path, origin: dict
+) -> None:
+    """Tests on `config["test"]`, prints one table and writes it as test.json in the run folder."""
+    loader_config = config["test"]["test_data_loader"]
+    loader = build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
+    results = {}
+    if "teacher_model" in models and not student_only:
+        results["teacher"] = test_classifier(models["teacher_model"], loader, device, "teacher")
+    trained = trained_model(models)
+    if isinstance(trained, SplitClassifier):
+        trained.update()
+        results["student"] = test_student(trained, loader, device)
+    else:
+        results["model"] = test_classifier(trained, loader, device, "model")
+    for name in ("student", "model"):
+        if "teacher" in results and name in results:
+            results["predictive_loss"] = results["teacher"]["top1"] - results[name]["top1"]
+    print(f"\nTest on {len(loader.dataset):,} images\n{results_table(results)}\n")
+    path = run_dir / "test.json"
+    write_atomically(path, json.dumps({**results, **origin}, indent=1).encode())
+    print(f"Results: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A user's mistake: one line that names the cause and the remedy, exit code 2, no traceback."""
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(ValueError):
+    """Something only the user can mend: a path, a name, a value, a file. The message is one line."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Returns `"; did you mean 'x'?"` for the nearest choice, or `"; expected one of a, b, c"` where none is near."""
+    choices = sorted(map(str, choices))
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; expected one of {', '.join(choices)}" if choices else ""
+
+
+def exit_on_user_error(main: Callable[..., None]) -> Callable[..., None]:
+    """Decorates a command's `main`: a UserError becomes one line on stderr and exit code 2.
+
+    A DataLoader worker re-raises with its traceback in front of the message, hence the last line only.
+    """
+
+    @functools.wraps(main)
+    def run(*args, **kwargs) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(2)
+
+    return run

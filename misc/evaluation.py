@@ -1,0 +1,145 @@
+"""Accuracy, through rounding while training and through real bytes in the test."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from misc import bitstream
+from misc.progress import progress_bar
+from model.split import SplitClassifier
+
+KILOBYTE = 1024  # as in the paper's code
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, loader: DataLoader, device: torch.device) -> dict[str, float]:
+    """Returns top-1 in percent and, for a split classifier, the bits per image that its likelihoods estimate."""
+    model.eval()
+    correct = images = bits = 0.0
+    for x, targets, *_ in loader:
+        x, labels = x.to(device), labels_of(targets).to(device)
+        if isinstance(model, SplitClassifier):
+            logits, batch_bits = estimate(model, x)
+            bits += float(batch_bits.sum())
+        else:
+            logits = model(x)
+        correct += int((logits.argmax(1) == labels).sum())
+        images += len(x)
+    result = {"top1": 100 * correct / images}
+    return {**result, "bits_per_image": bits / images} if isinstance(model, SplitClassifier) else result
+
+
+def estimate(student: SplitClassifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns logits (B, K) and the bits (B,) that the likelihoods of the rounded latents promise."""
+    out = student.entropy_model.codec(student.encoder(x))
+    bits = -sum(torch.log2(likelihood).flatten(1).sum(1) for likelihood in out["likelihoods"].values())
+    return student.tail(student.decoder(out["y_hat"])), bits
+
+
+def labels_of(targets: Tensor | dict) -> Tensor:
+    """Returns the labels of a batch, also of a data set that gives labels with maps."""
+    return targets["label"] if isinstance(targets, dict) else targets
+
+
+@dataclass
+class Accuracy:
+    """Counts top-1 and top-5 hits (top-K for fewer than five classes)."""
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        self.images += len(labels)
+        self.top1 += int(ranked[:, 0].sum())
+        self.top5 += int(ranked.any(1).sum())
+
+    def percent(self) -> tuple[float, float]:
+        return 100 * self.top1 / self.images, 100 * self.top5 / self.images
+
+
+@torch.inference_mode()
+def test_classifier(model: nn.Module, loader: DataLoader, device: torch.device, description: str) -> dict[str, float]:
+    """Returns top-1 and top-5 in percent of an uncut or cut classifier."""
+    model.eval()
+    accuracy = Accuracy()
+    with progress_bar(None, description, len(loader.dataset)) as bar:
+        for x, targets, *_ in loader:
+            accuracy.update(model(x.to(device)), labels_of(targets).to(device))
+            bar.update(len(x))
+    top1, top5 = accuracy.percent()
+    return {"images": accuracy.images, "top1": top1, "top5": top5}
+
+
+@torch.inference_mode()
+def test_student(student: SplitClassifier, loader: DataLoader, device: torch.device) -> dict[str, float]:
+    """Sends every image as real bytes and classifies what arrives.
+
+    Needs the coder's tables (`update()`), which trained weights hold.
+
+    Returns:
+        images; top1, top5 in percent; strings_kb (entropy-coded strings alone, as the paper counts), sent_kb (the whole
+        stream) and their standard deviation over images, 1 kB = 1024 bytes; bpp_bytes and bpp_likelihood, bits per
+        pixel of the network's input from the strings and from the likelihoods; edge_parameters, edge_kb (float32) and
+        edge_kb_times_data_kb, the product of the edge's size and strings_kb.
+    """
+    student.eval()
+    accuracy = Accuracy()
+    strings, sent, bits = [], [], 0.0
+    with progress_bar(None, "student through bytes", len(loader.dataset)) as bar:
+        for x, targets, *_ in loader:
+            x, labels = x.to(device), labels_of(targets).to(device)
+            streams = student.encode(x)
+            accuracy.update(student.decode(streams), labels)
+            strings += [sum(map(len, bitstream.unpack(stream)[0])) for stream in streams]
+            sent += map(len, streams)
+            bits += float(estimate(student, x)[1].sum())
+            bar.update(len(x))
+    pixels = x.shape[-2] * x.shape[-1]
+    top1, top5 = accuracy.percent()
+    strings_kb = torch.tensor(strings, dtype=torch.float64) / KILOBYTE
+    sent_kb = torch.tensor(sent, dtype=torch.float64) / KILOBYTE
+    edge_parameters = student.edge_parameters()
+    edge_kb = 4 * edge_parameters / KILOBYTE
+    return {
+        "images": accuracy.images,
+        "top1": top1,
+        "top5": top5,
+        "strings_kb": float(strings_kb.mean()),
+        "strings_kb_std": float(strings_kb.std(correction=0)),
+        "sent_kb": float(sent_kb.mean()),
+        "sent_kb_std": float(sent_kb.std(correction=0)),
+        "bpp_bytes": float(strings_kb.mean()) * KILOBYTE * 8 / pixels,
+        "bpp_likelihood": bits / accuracy.images / pixels,
+        "edge_parameters": edge_parameters,
+        "edge_kb": edge_kb,
+        "edge_kb_times_data_kb": edge_kb * float(strings_kb.mean()),
+    }
+
+
+def results_table(results: dict) -> str:
+    """Lays out the test's results for a reader; `results` has "teacher" and/or "student", or "model"."""
+    rows = []
+    for name in ("model", "teacher", "student"):
+        if name in results:
+            rows.append((f"{name} top-1 / top-5", f"{results[name]['top1']:.2f} % / {results[name]['top5']:.2f} %"))
+    if "predictive_loss" in results:
+        rows.append(("predictive loss", f"{results['predictive_loss']:.2f} points"))
+    if "student" in results:
+        rows += _size_rows(results["student"])
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _size_rows(student: dict) -> list[tuple[str, str]]:
+    size = "{:.4f} ± {:.4f} kB/image ({:.1f} bytes)".format
+    return [
+        ("strings", size(student["strings_kb"], student["strings_kb_std"], student["strings_kb"] * KILOBYTE)),
+        ("everything sent", size(student["sent_kb"], student["sent_kb_std"], student["sent_kb"] * KILOBYTE)),
+        ("bpp from bytes / likelihoods", f"{student['bpp_bytes']:.4f} / {student['bpp_likelihood']:.4f}"),
+        ("encoder", f"{student['edge_parameters']:,} parameters, {student['edge_kb']:.1f} kB"),
+        ("encoder kB x data kB", f"{student['edge_kb_times_data_kb']:.2f}"),
+    ]

@@ -1,0 +1,76 @@
+"""torchvision's ImageFolder that names a broken file instead of failing somewhere in an epoch."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from torchvision import datasets
+
+from misc.errors import UserError
+from misc.progress import progress_bar
+
+ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+
+
+class ImageFolder(datasets.ImageFolder):
+    """Images by class folder; all modes are converted to RGB.
+
+    When it is made, every file's ending is compared with its format's end marker and those that differ are decoded, so
+    that a truncated file is named before any training; a whole epoch of decoding is not needed for that.
+
+    Args:
+        root: folder of class folders.
+        transform: from a PIL image.
+
+    Raises:
+        UserError: no such folder, no images in it, or truncated and unreadable files (how many, the first names).
+    """
+
+    def __init__(self, root: str | Path, transform: Callable | None = None):
+        if not Path(root).is_dir():
+            raise UserError(f"no data set at {Path(root).absolute()}: expected a folder with one folder per class")
+        try:
+            super().__init__(str(root), transform, loader=read_rgb)
+        except FileNotFoundError as error:
+            raise UserError(f"{root} is no data set: {str(error).splitlines()[0]}") from error
+        self._refuse_broken_files()
+
+    def _refuse_broken_files(self) -> None:
+        paths = [path for path, _ in self.samples]
+        with ThreadPoolExecutor(8) as pool:
+            whole = pool.map(_is_whole, paths)
+            if len(paths) > 100_000:
+                whole = progress_bar(whole, "checking files", len(paths))
+            broken = [path for path, fine in zip(paths, whole, strict=True) if not fine]
+        if broken:
+            names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+            raise UserError(f"{len(broken)} of {len(paths)} images are truncated or unreadable: {names}")
+
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """Reads an image of any mode as RGB.
+
+    Raises:
+        UserError: a truncated or unreadable file, by name.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is truncated or not an image ({error}): replace or remove it") from error
+
+
+def _is_whole(path: str) -> bool:
+    ending = ENDINGS.get(Path(path).suffix.lower())
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            if ending is not None and file.read().endswith(ending):
+                return True
+        read_rgb(path)
+    except (OSError, UserError):
+        return False
+    return True

@@ -1,0 +1,14 @@
+"""One look for every progress bar: description, share, rate and time left, on stderr."""
+
+import sys
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+
+def progress_bar(
+    iterable: Iterable | None = None, description: str = "", total: int | None = None, unit: str = "images"
+):
+    """Returns a tqdm bar that refreshes twice a second on a terminal and every 10 seconds in a log file."""
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    return tqdm(iterable, description, total, unit=f" {unit}", mininterval=interval, maxinterval=interval, ncols=100)

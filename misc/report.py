@@ -1,0 +1,281 @@
+"""A report on trained students beside image codecs: the rows of its table, and its page."""
+
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+from misc.codecs import CodecPoint, by_codec, bytes_for_accuracy
+from misc.errors import UserError
+from misc.evaluation import KILOBYTE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Run(NamedTuple):
+    """A tested student.
+
+    Attributes:
+        label: the run folder's path below the folder that all runs share.
+        path: its test.json.
+        results: the content, as `test()` of main_classification_torchdistill.py writes it.
+    """
+
+    label: str
+    path: Path
+    results: dict
+
+    @property
+    def student(self) -> dict:
+        return self.results["student"]
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Mean size of everything sent: as a codec's file counts whole, so does a student's stream."""
+        return self.student["sent_kb"] * KILOBYTE
+
+
+class Row(NamedTuple):
+    """One row of results.csv; kb is everything sent per image, predictive_loss the teacher's top-1 less the row's."""
+
+    method: str
+    setting: str
+    top1: float
+    top5: float
+    kb: float | None
+    bpp: float | None
+    predictive_loss: float
+    encoder_parameters: int | None
+    source: str
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Reads the test results of run folders, best student first.
+
+    Raises:
+        UserError: a folder without test results, or results without a student or a teacher.
+    """
+    shared = os.path.commonpath([folder.absolute().parent for folder in folders])
+    runs = []
+    for folder in folders:
+        path = folder / "test.json"
+        if not path.is_file():
+            raise UserError(f"no test results at {path}: run main_classification_torchdistill.py with --test_only")
+        results = json.loads(path.read_text())
+        for part in ("student", "teacher"):
+            if part not in results:
+                raise UserError(f"{path} has no {part}: test a split classifier, without --student_only")
+        runs.append(Run(os.path.relpath(folder.absolute(), shared), path, results))
+    return sorted(runs, key=lambda run: -run.student["top1"])
+
+
+def teacher_of(runs: Sequence[Run], points: Sequence[CodecPoint]) -> dict:
+    """Returns the test results of the teacher that all runs share.
+
+    Raises:
+        UserError: results that cannot stand in one table: of several teachers or of several sets of images.
+    """
+    teachers = [run.results["teacher"] for run in runs]
+    if len({teacher["top1"] for teacher in teachers}) > 1:
+        found = ", ".join(f"{run.label} {teacher['top1']:.2f} %" for run, teacher in zip(runs, teachers, strict=True))
+        raise UserError(f"the runs' teachers differ in top-1 ({found}): report runs of one teacher at a time")
+    counts = {run.student["images"] for run in runs} | {point.images for point in points}
+    if len(counts) > 1:
+        found = " and ".join(map(str, sorted(counts)))
+        raise UserError(f"runs and codecs were tested on different images ({found} of them): test them on the same")
+    return teachers[0]
+
+
+def results_rows(runs: Sequence[Run], points: Sequence[CodecPoint], codecs_path: Path) -> list[Row]:
+    """Returns the rows of results.csv: the teacher, the students, the codecs."""
+    teacher = teacher_of(runs, points)
+    top1, top5 = teacher["top1"], teacher["top5"]
+    return [
+        Row("teacher", "", top1, top5, None, None, 0.0, None, shown(runs[0].path)),
+        *(_student_row(run, top1) for run in runs),
+        *(_codec_row(point, top1, codecs_path) for point in points),
+    ]
+
+
+def _student_row(run: Run, teacher_top1: float) -> Row:
+    student = run.student
+    return Row(
+        method="student",
+        setting=run.label,
+        top1=student["top1"],
+        top5=student["top5"],
+        kb=student["sent_kb"],
+        bpp=student["bpp_bytes"] * student["sent_kb"] / student["strings_kb"],  # bpp_bytes is of the strings alone
+        predictive_loss=teacher_top1 - student["top1"],
+        encoder_parameters=student["edge_parameters"],
+        source=shown(run.path),
+    )
+
+
+def _codec_row(point: CodecPoint, teacher_top1: float, path: Path) -> Row:
+    return Row(
+        method=point.codec,
+        setting=f"quality {point.quality}",
+        top1=point.top1,
+        top5=point.top5,
+        kb=point.kb_per_image,
+        bpp=point.bpp,
+        predictive_loss=teacher_top1 - point.top1,
+        encoder_parameters=None,
+        source=shown(path),
+    )
+
+
+def results_csv(rows: Sequence[Row]) -> str:
+    """Returns the rows as CSV; what a method does not have is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows([round(value, 6) if isinstance(value, float) else value for value in row] for row in rows)
+    return text.getvalue()
+
+
+def shown(path: Path) -> str:
+    """Returns a path as a reader elsewhere can use it: relative to the repository where it lies in it."""
+    path = path.absolute()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def summary_table(runs: Sequence[Run], points: Sequence[CodecPoint]) -> list[list[str]]:
+    """Returns the header and a row each for the teacher and the students, as text.
+
+    The last columns say how many times the student's bytes a codec needs for the student's accuracy.
+    """
+    curves = by_codec(points)
+    teacher = teacher_of(runs, points)
+    header = ["", "top-1", "loss", "bytes/image", *(f"{name} needs" for name in curves)]
+    rows = [["teacher", f"{teacher['top1']:.2f} %", "", "", *("" for _ in curves)]]
+    for run in runs:
+        top1 = run.student["top1"]
+        factors = (_factor(bytes_for_accuracy(curve, top1), run.bytes_per_image) for curve in curves.values())
+        rows.append(
+            [run.label, f"{top1:.2f} %", f"{teacher['top1'] - top1:.2f}", f"{run.bytes_per_image:.1f}", *factors]
+        )
+    return [header, *rows]
+
+
+def _factor(codec_bytes: float | None, student_bytes: float) -> str:
+    return "not reached" if codec_bytes is None else f"{codec_bytes / student_bytes:.1f} ×"
+
+
+def text_table(table: Sequence[Sequence[str]]) -> str:
+    """Lays a table out for a terminal: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for first, *others in table:
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join(("", f"{first:<{widths[0]}}", *cells)))
+    return "\n".join(lines)
+
+
+def conditions(runs: Sequence[Run], maps_command: str, command: str) -> dict[str, str]:
+    """Returns what the results depend on, by heading; `maps_command` made the maps, `command` makes the report."""
+    found = {
+        "Images": f"{runs[0].student['images']:,} validation images; none was trained on, but the "
+        "best epoch was chosen on them",
+        "Bytes": "everything that is sent, as a mean over the images: of a student the whole stream, its container and "
+        "checksum included; of a codec the whole file, its headers included (JPEG 4:2:0 with optimised Huffman "
+        "tables, WebP with method 6, both by Pillow)",
+        "Comparison": "a codec's bytes at a student's top-1, interpolated on its curve, relative to the student's; "
+        "the teacher classifies the decoded images",
+    }
+    for run in runs:
+        results, student = run.results, run.student
+        versions = ", ".join(f"{package} {version}" for package, version in results["versions"].items())
+        found[run.label] = (
+            f"{results['command']} · seed {results['seed']} · git {results['git_revision']} · {results['time']} · "
+            f"weights {shown(Path(results['weights']))} · encoder of {student['edge_parameters']:,} parameters · "
+            f"strings alone {student['strings_kb'] * KILOBYTE:.1f} bytes/image · Python {results['python']}, {versions}"
+        )
+    return {**found, "Saliency maps": maps_command, "This page": command}
+
+
+def page(table: Sequence[Sequence[str]], plot: str, sheet: str, caption: str, conditions: Mapping[str, str]) -> str:
+    """Returns the HTML page.
+
+    Args:
+        table: header and rows.
+        plot: file name of the rate-accuracy plot, beside the page.
+        sheet: file name of the sheet of maps, beside the page.
+        caption: what the sheet shows.
+        conditions: text by heading.
+    """
+    header, *rows = ([html.escape(cell) for cell in row] for row in table)
+    head = "".join(f"<th scope=col>{cell}</th>" for cell in header)
+    body = "\n".join(
+        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
+        for first, *others in rows
+    )
+    terms = "\n".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>" for term, text in conditions.items())
+    return _PAGE.substitute(head=head, body=body, plot=plot, sheet=sheet, caption=html.escape(caption), terms=terms)
+
+
+_PAGE = Template("""\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>FrankenSplit quickstart</title>
+<style>
+:root { --ground: #fff; --text: #1d2127; --quiet: #5b6470; --line: #d9dde2 }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #15181c; --text: #e6e8eb; --quiet: #a0a8b2; --line: #363c44 }
+}
+body { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--text);
+  font: 1rem/1.55 system-ui, sans-serif }
+h1 { margin: 0 0 .5rem; font-size: 1.75rem; line-height: 1.2 }
+h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem }
+p { max-width: 44rem; margin: 0 }
+.wide { overflow-x: auto; margin: 1.5rem 0 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .4rem 1.5rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
+th:first-child { text-align: left }
+thead th { color: var(--quiet); font-weight: 500; font-size: .875rem }
+tbody th { font-weight: 600 }
+tr > :last-child { padding-right: 0 }
+@media (max-width: 40rem) {
+  th, td { padding-right: .75rem; white-space: normal; font-size: .8125rem }
+}
+figure { margin: 1.5rem 0 }
+img { display: block; width: 100%; height: auto; border-radius: 6px; background: #fff }
+figcaption, .note { margin-top: .6rem; color: var(--quiet); font-size: .875rem }
+dl { font-size: .875rem }
+dt { margin-top: .9rem; font-weight: 600 }
+dd { margin: 0; color: var(--quiet); overflow-wrap: anywhere }
+</style>
+<h1>FrankenSplit quickstart</h1>
+<p>A small encoder on the device sends a compressed feature instead of an image, and the frozen rest of a classifier,
+the teacher, decides on the server. This page compares what such students send, and how often they are right, with JPEG
+and WebP in front of the same teacher.</p>
+<div class="wide"><table>
+<thead><tr>$head</tr></thead>
+<tbody>
+$body
+</tbody>
+</table></div>
+<p class="note">Loss in points of top-1 against the teacher. The last columns: how many times the student's bytes a
+codec needs for the student's accuracy.</p>
+<h2>Accuracy against size</h2>
+<figure><img src="$plot" alt="Top-1 accuracy against bytes per image: JPEG, WebP, the students and the teacher">
+<figcaption>Top-1 on the validation images against everything sent per image, on a logarithmic axis.</figcaption>
+</figure>
+<h2>Where the teacher looks</h2>
+<figure><img src="$sheet" alt="Pairs of validation images and their saliency maps">
+<figcaption>$caption</figcaption></figure>
+<h2>Conditions</h2>
+<dl>
+$terms
+</dl>
+</html>
+""")

@@ -1,0 +1,286 @@
+"""The whole job at the smallest size: maps, two training stages, test through bytes; and a user's mistakes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils.tensorboard import SummaryWriter  # noqa: F401  slow to import: not within a test
+from torchdistill.core.distillation import DistillationBox
+
+from main_classification_torchdistill import get_argparser, main
+from misc.digits_on_photographs import write_data_set
+from misc.run_folder import ROOT
+from misc.weights import read_facts, save_weights
+from model.backbone import create_timm_model
+from saliency_maps.cam_prep.cam_map_generation import main as make_maps
+
+ARCHITECTURES = {
+    "resnet": {"name": "resnet18", "layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]},
+    "swin": {
+        "name": "swin_tiny_patch4_window7_224",
+        "img_size": 64,
+        "window_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 1, 2, 1],
+        "num_heads": [1, 2, 4, 4],
+    },
+}
+DECODERS = {
+    "resnet": "{width: 8, out_channels: 16, depth: 1}",
+    "swin": "{width: 16, out_channels: 64, feature_size: 8, window_size: 4, num_heads: [2, 4]}",
+}
+NO_DATA = """
+datasets:
+  none: null
+test:
+  test_data_loader:
+    dataset_id: none
+    sampler: {class_or_func: !import_get {key: torch.utils.data.SequentialSampler}}
+    kwargs: {}
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """A data set of 40 and 20 images and random teachers."""
+    root = tmp_path_factory.mktemp("workspace")
+    write_data_set(root / "digits", num_train=40, num_val=20)
+    torch.manual_seed(0)
+    for backbone, arguments in ARCHITECTURES.items():
+        save_weights(create_timm_model(**arguments, num_classes=10), root / f"{backbone}.safetensors")
+    return root
+
+
+def arguments_of(backbone: str, workspace: Path) -> dict:
+    """Returns the keyword arguments of `create_backbone`."""
+    return {
+        **ARCHITECTURES[backbone],
+        "num_classes": 10,
+        "pretrained_cfg_overlay": {"input_size": [3, 64, 64]},
+        "weights_path": str(workspace / f"{backbone}.safetensors"),
+    }
+
+
+@pytest.fixture
+def command(workspace) -> Callable[..., list[str]]:
+    """Builds the command line of a quickstart config on the small workspace."""
+
+    def build(name: str, *more: str) -> list[str]:
+        backbone = name.split("_")[1]
+        arguments = arguments_of(backbone, workspace)
+        settings = {
+            "dataset_root": workspace / "digits",
+            "batch_size": 20,
+            "models.student_model.kwargs.decoder.init.kwargs": DECODERS[backbone],
+            "models.teacher_model.kwargs": json.dumps(arguments),
+            "models.student_model.kwargs.backbone": json.dumps(arguments),
+        }
+        if name.startswith("sg"):
+            settings["map_root"] = workspace / f"maps_{backbone}"
+        flat = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        return ["--config", str(ROOT / f"config/quickstart/{name}.yaml"), "--device", "cpu", *flat, *more]
+
+    return build
+
+
+def one_epoch(*stages: int) -> list[str]:
+    return [part for stage in stages for part in ("--set", f"train.stage{stage}.num_epochs=1")]
+
+
+@pytest.fixture(scope="module")
+def resnet_maps(workspace) -> Path:
+    teacher = {"key": "timm_backbone", "kwargs": arguments_of("resnet", workspace)}
+    config = workspace / "teacher.yaml"
+    base = yaml.safe_dump({"models": {"teacher_model": teacher}})
+    config.write_text(base + NO_DATA)
+    output = workspace / "maps_resnet"
+    folders = ["--config", str(config), "--input", str(workspace / "digits" / "train"), "--output", str(output)]
+    flags = ["--eigen_smooth", "--mix_layers", "--patch_cam", "--target_dim", "8", "--num_workers", "0"]
+    make_maps([*folders, "--device", "cpu", *flags])
+    return output
+
+
+def test_two_stages_with_maps_train_and_test_through_bytes(command, resnet_maps, tmp_path, capsys):
+    run = tmp_path / "run"
+    main([*command("sg_resnet", "--skip_ckpt", "--run_dir", str(run)), *one_epoch(1, 2)])
+    printed = capsys.readouterr().out
+    for wanted in ("Training on cpu", "teacher top-1 / top-5", "predictive loss", "everything sent", "encoder"):
+        assert wanted in printed
+    assert {"config.resolved.yaml", "run.json", "log.txt", "events", "weights.safetensors"} <= {
+        path.name for path in run.iterdir()
+    }
+    trained = json.loads((run / "test.json").read_text())
+    student = trained["student"]
+    assert student["images"] == 20 and student["edge_parameters"] == 141_696
+    assert student["sent_kb"] * 1024 == pytest.approx(student["strings_kb"] * 1024 + 10, abs=1e-6)
+    assert trained["predictive_loss"] == trained["teacher"]["top1"] - student["top1"]
+    assert "tail_sha256" in read_facts(run / "weights.safetensors")  # training left the tail as it was
+
+    main([*command("sg_resnet", "--test_only", "--run_dir", str(run))])
+    assert json.loads((run / "test.json").read_text())["student"] == student
+
+    main(
+        [
+            *command(
+                "sg_resnet", "--test_only", "--run_dir", str(run), "--set", "test.test_data_loader.kwargs.batch_size=1"
+            )
+        ]
+    )
+    assert json.loads((run / "test.json").read_text())["student"] == pytest.approx(student)
+
+
+def test_swin_and_phd_train_and_an_earlier_run_is_moved_aside(command, tmp_path, capsys):
+    run = tmp_path / "run"
+    for _ in range(2):
+        main([*command("phd_swin", "--skip_ckpt", "--run_dir", str(run)), *one_epoch(1)])
+    assert "The earlier run was moved to" in capsys.readouterr().out
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith("run")]) == 2
+
+
+def test_a_hyperprior_trains_and_counts_its_networks_as_the_edge(command, tmp_path):
+    run = tmp_path / "run"
+    main([*command("phd_resnet_hyperprior", "--skip_ckpt", "--run_dir", str(run)), *one_epoch(1)])
+    student = json.loads((run / "test.json").read_text())["student"]
+    assert student["edge_parameters"] > 141_696 and student["bpp_bytes"] > 0
+
+
+def test_a_classifier_trains_alone_and_goes_on_from_its_weights(workspace, tmp_path, capsys):
+    settings = {
+        "dataset_root": workspace / "digits",
+        "train.num_epochs": 1,
+        "train.train_data_loader.kwargs.batch_size": 20,
+        "train.scheduler.kwargs.steps_per_epoch": 2,
+    }
+    flat = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    arguments = [
+        "--config",
+        str(ROOT / "config/quickstart/teacher_resnet.yaml"),
+        *flat,
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
+    main(arguments)
+    assert "Weights:" not in capsys.readouterr().out.split("Training on")[0]
+    main(arguments)
+    assert "Weights:" in capsys.readouterr().out.split("Training on")[0]
+    assert json.loads((tmp_path / "run" / "test.json").read_text())["model"]["images"] == 20
+    assert "val_top1" in read_facts(tmp_path / "run" / "weights.safetensors")
+    line = failure(capsys, [*arguments, "--set", "train.scheduler.kwargs.steps_per_epoch=3"])
+    assert "takes 2 steps, but its scheduler is set up for 3" in line
+
+
+def test_same_seed_gives_the_same_weights(command, tmp_path):
+    for name in ("a", "b"):
+        run = str(tmp_path / name)
+        main([*command("phd_resnet", "--skip_ckpt", "--run_dir", run, "--student_only"), *one_epoch(1)])
+    first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("a", "b"))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_stage_one_sends_no_gradient_to_the_tail_and_none_of_the_loss_to_the_quantiles(command, tmp_path, monkeypatch):
+    forward, steps = DistillationBox.forward_process, []
+
+    def watched(box: DistillationBox, *args, **kwargs) -> torch.Tensor:
+        loss = forward(box, *args, **kwargs)
+        named = [*box.org_student_model.named_parameters()]
+        gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True, retain_graph=True)
+        reached = {name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None}
+        assert {name.split(".")[0] for name in reached} == {"encoder", "entropy_model", "decoder"}
+        assert not any(name.endswith("quantiles") for name in reached)
+        assert not any(p.requires_grad for p in box.teacher_model.parameters())
+        steps.append(reached)
+        return loss
+
+    monkeypatch.setattr(DistillationBox, "forward_process", watched)
+    main([*command("phd_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run"), "--student_only"), *one_epoch(1)])
+    assert len(steps) == 2
+
+
+def failure(capsys, arguments: list[str]) -> str:
+    """Runs a command that must end with exit code 2 and one line on stderr; returns the line."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and "images/s" not in line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "lmda=0.1"], "did you mean 'lmbda'"),
+        (["--set", "train.stage1.num_epoch=3"], "did you mean 'num_epochs'"),
+        (["--set", "train.stage1.num_epochs=many"], "type"),
+        (["--set", "models.teacher_model.kwargs.name=resnet81"], "did you mean"),
+        (["--set", "dataset_root=/proc/digits"], "/proc/digits"),
+        (["--set", "models.teacher_model.kwargs.weights_path=/nowhere/w.safetensors"], "no weights at /nowhere"),
+        (["--device", "cuda:99"], "CUDA devices here"),
+        (["--config", "config/quickstart/sg_resnett.yaml"], "no such file"),
+        (["--set", "train.stage1.autocast=float61"], "float61"),
+        (["--set", "train.stage1.student.forward_hook.output=[entropy.codec]"], "no module 'entropy.codec'"),
+        (["--set", "models.teacher_model.kwargs.weights_path=null"], "untrained"),
+        (["--set", "models.teacher_model.kwargs.layers=[1, 1, 1, one]"], "timm model 'resnet18'"),
+        (["--set", "batch_size=64"], "no step to take"),
+    ],
+)
+def test_mistakes_are_one_line_and_stop_before_training(command, tmp_path, capsys, more, message):
+    line = failure(capsys, [*command("phd_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run")), *more])
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_fit_are_named(command, workspace, tmp_path, capsys):
+    wrong = str(workspace / "swin.safetensors")
+    line = failure(capsys, [*command("phd_resnet"), "--set", f"models.teacher_model.kwargs.weights_path={wrong}"])
+    assert "does not fit ResNet" in line and "missing" in line and "conv1.weight" in line
+
+
+def test_missing_maps_are_counted_and_named(command, resnet_maps, tmp_path, capsys):
+    victim = next(resnet_maps.rglob("*.npy"))
+    kept = victim.read_bytes()
+    victim.unlink()
+    try:
+        line = failure(capsys, command("sg_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run")))
+    finally:
+        victim.write_bytes(kept)
+    assert "1 of 40" in line and victim.stem in line
+
+
+def test_nothing_to_test_is_an_error(command, tmp_path, capsys):
+    line = failure(capsys, command("phd_resnet", "--test_only", "--run_dir", str(tmp_path / "run")))
+    assert "no weights at" in line
+    line = failure(capsys, command("phd_resnet", "--test_only", "--skip_ckpt"))
+    assert "random weights" in line
+
+
+def test_a_truncated_training_image_is_named_before_training(command, workspace, tmp_path, capsys):
+    victim = workspace / "digits" / "train" / "3" / "extra.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(victim)
+    victim.write_bytes(victim.read_bytes()[:500])
+    try:
+        line = failure(capsys, command("phd_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run")))
+    finally:
+        victim.unlink()
+    assert "extra.jpg" in line and "truncated" in line
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_terms(command, tmp_path, capsys):
+    arguments = command("phd_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run"))
+    line = failure(capsys, [*arguments, "--set", "train.stage1.optimizer.kwargs.lr=1.0e+30"])
+    assert "not finite in stage 1, epoch" in line and "distortion" in line and "rate" in line
+
+
+def test_the_command_line_is_frozen():
+    flags = {flag for action in get_argparser()._actions for flag in action.option_strings}
+    assert flags == {"-h", "--help", "--config", "--set", "--device", "--seed", "--run_dir", "--test_only"} | {
+        "--skip_ckpt",
+        "--student_only",
+        "--log_config",
+    }
