@@ -1,0 +1,104 @@
+"""Measures JPEG and WebP as reference: bytes per image, and what the teacher makes of the decoded images.
+
+Every image of a config's test data set goes through Pillow at several qualities and then to the untouched teacher. A
+file counts whole, headers included, since they travel too; JPEG with 4:2:0 and optimised Huffman tables, WebP with its
+slowest method. 1 kB = 1024 bytes.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from main_classification_torchdistill import build_model
+from misc.codecs import SETTINGS, CodecPoint, CodedImages, by_codec, write_points
+from misc.config import load_config
+from misc.cores import share_cores
+from misc.device import default_device, usable_device
+from misc.errors import UserError, exit_on_user_error
+from misc.evaluation import KILOBYTE, Accuracy
+from misc.image_folder import ImageFolder
+from misc.progress import progress_bar
+
+BATCH = 8  # images, each of them in every setting
+
+
+def get_argparser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--config", required=True, metavar="FILE", help="names the test data set and the teacher")
+    parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="one row per codec and quality")
+    parser.add_argument("--device", default=default_device(), help="default: %(default)s")
+    workers = min(8, os.cpu_count() or 1)
+    parser.add_argument("--num_workers", type=int, default=workers, help="processes that encode (default: %(default)s)")
+    return parser
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    args = get_argparser().parse_args(argv)
+    share_cores()
+    device = usable_device(args.device)
+    config = load_config(args.config, mode="test").data
+    images = images_of_test(config)
+    if "teacher_model" not in config["models"]:
+        raise UserError(f"{args.config} names no teacher_model: give the config of a student")
+    teacher = build_model("teacher_model", config["models"]["teacher_model"], device)
+    points = evaluate(teacher, images, device, args.num_workers)
+    write_points(args.output, points)
+    print(f"\nTeacher on {len(images):,} images after a codec\n{summary(points)}\n\nResults: {args.output}")
+
+
+def images_of_test(config: dict) -> ImageFolder:
+    """Returns the data set on which the config tests."""
+    images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
+    if not isinstance(images, ImageFolder) or images.transform is None:
+        raise UserError("the config's test data set must be an ImageFolder with a transform: codecs need image files")
+    return images
+
+
+@torch.inference_mode()
+def evaluate(teacher: nn.Module, images: ImageFolder, device: torch.device, num_workers: int) -> list[CodecPoint]:
+    """Returns a point per codec and quality, in the order of `SETTINGS`."""
+    teacher.eval()
+    accuracies = [Accuracy() for _ in SETTINGS]
+    num_bytes = torch.zeros(len(SETTINGS), dtype=torch.int64)
+    loader = DataLoader(CodedImages(images), BATCH, num_workers=num_workers)
+    with progress_bar(None, "codecs", len(images)) as bar:
+        for x, labels, sizes in loader:
+            logits = teacher(x.flatten(0, 1).to(device)).cpu().unflatten(0, x.shape[:2])
+            for accuracy, logits_of_setting in zip(accuracies, logits.unbind(1), strict=True):
+                accuracy.update(logits_of_setting, labels)
+            num_bytes += sizes.sum(0)
+            bar.update(len(x))
+    return points_of(accuracies, num_bytes.double() / len(images), x.shape[-2] * x.shape[-1])
+
+
+def points_of(accuracies: list[Accuracy], bytes_per_image: Tensor, pixels: int) -> list[CodecPoint]:
+    """Puts the figures of all `SETTINGS` into rows; `pixels` is the size of the teacher's input."""
+    return [
+        CodecPoint(codec.name, quality, size, size / KILOBYTE, 8 * size / pixels, *accuracy.percent(), accuracy.images)
+        for (codec, quality), accuracy, size in zip(SETTINGS, accuracies, bytes_per_image.tolist(), strict=True)
+    ]
+
+
+def summary(points: list[CodecPoint]) -> str:
+    """Returns one line per codec: the span of its curve."""
+    lines = []
+    for name, curve in by_codec(points).items():
+        first, last = curve[0], curve[-1]
+        lines.append(
+            f"  {name}  {first.bytes_per_image:6,.0f} to {last.bytes_per_image:6,.0f} bytes/image, "
+            f"top-1 {first.top1:5.2f} to {last.top1:5.2f} %  (quality {first.quality} to {last.quality})"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

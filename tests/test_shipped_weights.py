@@ -1,0 +1,50 @@
+"""What a fresh clone can do without training, on the first 300 validation images of the embedded data set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from main_classification_torchdistill import main
+from misc.digits_on_photographs import write_data_set
+from misc.run_folder import ROOT
+from saliency_maps.cam_prep.cam_map_generation import main as make_maps
+from saliency_maps.map_folder import read_map
+from saliency_maps.scores import score_maps
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("shipped") / "digits"
+    write_data_set(root, num_train=10, num_val=300)
+    return root
+
+
+@pytest.mark.parametrize(("backbone", "teacher_top1"), [("resnet", 97), ("swin", 95)])
+def test_student_through_real_bytes(digits, tmp_path, backbone, teacher_top1):
+    config = str(ROOT / f"config/quickstart/sg_{backbone}.yaml")
+    main(["--config", config, "--set", f"dataset_root={digits}", "--test_only", "--run_dir", str(tmp_path)])
+    results = json.loads((tmp_path / "test.json").read_text())
+    student = results["student"]
+    # 300 images have a standard error of about one point, hence the margins; the README has the figures of all.
+    assert results["teacher"]["top1"] >= teacher_top1 - 1.5
+    assert results["predictive_loss"] <= 3.0
+    promised = student["bpp_likelihood"] * 64 * 64 / 8
+    assert abs(student["strings_kb"] * 1024 - promised) <= 0.03 * promised + 8
+
+
+@pytest.mark.parametrize(("backbone", "least"), [("resnet", 2.5), ("swin", 2.0)])
+def test_maps_of_the_teachers_find_the_digit(digits, tmp_path, backbone, least):
+    config = str(ROOT / f"config/quickstart/sg_{backbone}.yaml")
+    recipe = ["--eigen_smooth", "--mix_layers", "--patch_cam", "--target_dim", "28", "--num_workers", "0"]
+    folders = ["--input", str(digits / "val"), "--output", str(tmp_path / "maps")]
+    make_maps(["--config", config, "--device", "cpu", *folders, *recipe])
+    masks = sorted((digits / "val_masks").rglob("*.png"))
+    pairs = ((read_map(map_of(mask, digits, tmp_path / "maps")), np.asarray(Image.open(mask)) > 0) for mask in masks)
+    assert score_maps(pairs).mass_ratio >= least
+
+
+def map_of(mask: Path, digits: Path, maps: Path) -> Path:
+    return (maps / mask.relative_to(digits / "val_masks")).with_suffix(".npy")
