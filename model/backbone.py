@@ -1,5 +1,6 @@
 """Server: a timm classifier, whole or cut once into head (the distillation target) and tail (kept frozen)."""
 
+import copy
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -8,7 +9,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import ResNet, SwinTransformer
+from timm.models import ConvNeXt, ResNet, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 from torchdistill.models.registry import register_model
 from torchvision.ops import Permute
@@ -21,7 +22,7 @@ class Backbone(nn.Module):
     """A timm classifier in two pieces; `tail(head(x))` equals the uncut model to the bit.
 
     Attributes:
-        head: x (B, 3, H, W) -> h (B, C, H', W'), channels first for every family.
+        head: x (B, 3, H, W) -> h (B, C, H', W'), channels first; of a ViT (B, prefix tokens + H' * W', C).
         tail: h -> logits (B, num_classes).
         data_config: timm's input_size (3, H, W), mean, std and so on of the uncut model.
     """
@@ -117,13 +118,24 @@ def _nearest_timm_name(name: str) -> str:
 
 
 def cut_resnet(model: ResNet, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
-    """Head and tail of a ResNet, cut behind the stage number `split_idx` (1 to 3); 2 is stride 8, the latent's own."""
+    """Head and tail of a ResNet, cut behind the stage number `split_idx`; 2 is stride 8, the latent's own."""
     stages = [f"layer{number}" for number in range(1, 5)]
+    _check_split_idx(split_idx, len(stages))
     stem = ["conv1", "bn1", "act1", "maxpool"]
     ending = [("global_pool", model.global_pool), ("drop", nn.Dropout(model.drop_rate)), ("fc", model.fc)]
     pick = OrderedDict((name, getattr(model, name)) for name in stem + stages)
     head = OrderedDict((name, pick.pop(name)) for name in stem + stages[:split_idx])
     return head, OrderedDict([*pick.items(), *ending])
+
+
+def cut_convnext(model: ConvNeXt, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+    """Head and tail of a ConvNeXt, cut behind the stage number `split_idx`; 2 is stride 8, the latent's own."""
+    _check_split_idx(split_idx, len(model.stages))
+    head = OrderedDict(stem=model.stem)
+    head.update((f"stage{index}", model.stages[index]) for index in range(split_idx))
+    tail = OrderedDict((f"stage{index}", model.stages[index]) for index in range(split_idx, len(model.stages)))
+    tail.update(norm_pre=model.norm_pre, head=model.head)
+    return head, tail
 
 
 def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
@@ -132,6 +144,7 @@ def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, Order
     That is the paper's target: in the timm release it used, patch merging stood at the end of the stage before.
     """
     stages = model.layers
+    _check_split_idx(split_idx, len(stages))
     head = OrderedDict(patch_embed=model.patch_embed)
     head.update((f"stage{index}", stages[index]) for index in range(split_idx))
     head.update(downsample=stages[split_idx].downsample, to_nchw=Permute(list(NHWC_TO_NCHW)))
@@ -141,7 +154,55 @@ def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, Order
     return head, tail
 
 
-CUTS = {ResNet: cut_resnet, SwinTransformer: cut_swin}
+def cut_vit(model: VisionTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+    """Head and tail of a ViT or DeiT, cut behind the block number `split_idx`; h holds the prefix tokens too."""
+    _check_split_idx(split_idx, len(model.blocks))
+    embedding = {"patch_embed", "pos_drop", "patch_drop", "norm_pre"}
+    tokens = _without(model, set(model._modules) - embedding - {"blocks"})
+    tokens.blocks = model.blocks[:split_idx]
+    classifier = _without(model, embedding | {"blocks", "norm"})
+    tail = OrderedDict(blocks=model.blocks[split_idx:], norm=model.norm, classifier=_HeadOnly(classifier))
+    return OrderedDict(tokens=_TokensOnly(tokens)), tail
+
+
+class _TokensOnly(nn.Module):
+    def __init__(self, model: VisionTransformer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.forward_features(x)
+
+
+class _HeadOnly(nn.Module):
+    def __init__(self, model: VisionTransformer):
+        super().__init__()
+        self.model = model
+        # They belong to the first half.
+        for name in ("cls_token", "dist_token", "pos_embed", "reg_token"):
+            if name in model._parameters:
+                model._parameters[name] = None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.forward_head(tokens)
+
+
+def _without(model: nn.Module, names: set[str]) -> nn.Module:
+    """Returns a model that shares everything with `model` but the named modules, which do nothing in it."""
+    twin = copy.copy(model)
+    twin._modules = {name: nn.Identity() if name in names else part for name, part in model._modules.items()}
+    twin._parameters = dict(model._parameters)
+    return twin
+
+
+def _check_split_idx(split_idx: int, stages: int) -> None:
+    if split_idx not in range(1, stages):
+        raise UserError(
+            f"split_idx is {split_idx}; expected 1 to {stages - 1}, so many stages (blocks of a ViT) in the head"
+        )
+
+
+CUTS = {ResNet: cut_resnet, ConvNeXt: cut_convnext, SwinTransformer: cut_swin, VisionTransformer: cut_vit}
 
 
 def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
@@ -154,13 +215,22 @@ def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
     if family is None:
         supported = ", ".join(kind.__name__ for kind in CUTS)
         raise UserError(f"no cut for the family {type(model).__name__}; supported: {supported}")
-    if split_idx not in (1, 2, 3):
-        raise UserError(f"split_idx is {split_idx}; expected 1, 2 or 3 stages in the head")
     head, tail = family(model, split_idx)
     return Backbone(nn.Sequential(head), nn.Sequential(tail), timm.data.resolve_model_data_config(model))
 
 
 @register_model(key="timm_backbone")
-def create_backbone(name: str, split_idx: int = 2, **model_kwargs) -> Backbone:
-    """Builds a timm model (arguments of `create_timm_model`) and cuts it."""
-    return cut(create_timm_model(name, **model_kwargs), split_idx)
+def create_backbone(name: str, split_idx: int = 2, new_classifier: int | None = None, **model_kwargs) -> Backbone:
+    """Builds a timm model and cuts it.
+
+    Args:
+        name: timm's model name.
+        split_idx: stages in the head; of a ViT, blocks.
+        new_classifier: number of classes of another data set; an untrained classifier for it takes the place of the
+            model's own.
+        **model_kwargs: further arguments of `create_timm_model`.
+    """
+    model = create_timm_model(name, **model_kwargs)
+    if new_classifier is not None:
+        model.reset_classifier(new_classifier)
+    return cut(model, split_idx)

@@ -1,5 +1,6 @@
 """Edge: the analysis transform g_a, the only network that the device runs (with a factorized prior)."""
 
+from compressai.layers import GDN1
 from torch import nn
 
 from model.layers import ResidualBlock
@@ -12,10 +13,38 @@ class ResidualEncoder(nn.Sequential):
 
     Args:
         channels: output channels of the three blocks; the last is the latent's.
+        inner_activation: False gives the form that was published, without the blocks' inner activation.
 
-    Shapes: x (B, 3, H, W) -> y (B, channels[-1], H / 8, W / 8).
+    Shapes: x (B, 3, H, W) -> y (B, channels[-1], H / 8, W / 8), rounded up.
     """
 
-    def __init__(self, channels: tuple[int, int, int] = (48, 64, 48)):
+    def __init__(self, channels: tuple[int, int, int] = (48, 64, 48), inner_activation: bool = True):
         widths = (3, *channels)
-        super().__init__(*(ResidualBlock(a, b, stride=2) for a, b in zip(widths, channels, strict=False)))
+        super().__init__(
+            *(
+                ResidualBlock(a, b, stride=2, inner_activation=inner_activation)
+                for a, b in zip(widths, channels, strict=False)
+            )
+        )
+
+
+class GDNEncoder(nn.Sequential):
+    """g_a of Entropic Student (Matsubara et al., WACV 2022): three convolutions without biases, GDN1 in between.
+
+    With the default channels 138,672 parameters, about as large as `ResidualEncoder`.
+
+    Args:
+        channels: output channels of the three convolutions; the last is the latent's.
+
+    Shapes: x (B, 3, H, W) -> y (B, channels[-1], H / 4 - 1, W / 4 - 1), H and W multiples of 4.
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (96, 48, 24)):
+        first, second, last = channels
+        super().__init__(
+            nn.Conv2d(3, first, 5, stride=2, padding=2, bias=False),
+            GDN1(first),
+            nn.Conv2d(first, second, 5, stride=2, padding=2, bias=False),
+            GDN1(second),
+            nn.Conv2d(second, last, 2, bias=False),
+        )

@@ -1,14 +1,24 @@
 """Channel: entropy models on CompressAI's latent codecs; y -> bytes -> y_hat."""
 
+from itertools import pairwise
+
 import torch
-from compressai.entropy_models import EntropyBottleneck
+import torch.nn.functional as F
+from compressai.ans import RansDecoder
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.entropy_models import EntropyModel as TableModel
 from compressai.latent_codecs import (
+    CheckerboardLatentCodec,
     EntropyBottleneckLatentCodec,
     GaussianConditionalLatentCodec,
     HyperLatentCodec,
     HyperpriorLatentCodec,
     LatentCodec,
+    RasterScanLatentCodec,
 )
+from compressai.latent_codecs.rasterscan import raster_scan_decompress_single_stream
+from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
+from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 from model.layers import ResidualBlock
@@ -18,32 +28,68 @@ class EntropyModel(nn.Module):
     """Base of the priors: holds the latent codec and keeps probabilities in float32 under autocast.
 
     A forward hook on `entropy_model.codec` sees the codec's output, `{"y_hat": ..., "likelihoods": {"y": ...}}`: that
-    is how the rate reaches torchdistill's losses. In training y_hat is y plus uniform noise, in evaluation it is
-    rounded.
+    is how the rate reaches torchdistill's losses. In training y_hat is y plus uniform noise (a checkerboard's is
+    rounded, with a straight-through gradient), in evaluation it is rounded.
+
+    Attributes:
+        codec: CompressAI's latent codec.
+        stride: of the hyper latent. A latent whose sides are no multiples is padded with its own edge, and cropped
+            after decoding; the padding's bits are counted and sent.
     """
 
     codec: LatentCodec
+    stride = 1
 
     def forward(self, y: Tensor) -> Tensor:
         """Returns y_hat, of y's shape (B, C, H, W)."""
+        return self.estimate(y)[0]
+
+    def estimate(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns y_hat and the likelihood of every element that is sent, of "y" and of "z" where there is one."""
         with torch.autocast(y.device.type, enabled=False):
-            return self.codec(y.float())["y_hat"]
+            out = self.codec(self._padded(y.float()))
+        return _cropped(out["y_hat"], y.shape[-2:]), out["likelihoods"]
 
     def compress(self, y: Tensor) -> list[tuple[bytes, ...]]:
-        """Returns one tuple of strings (y, then z where there is a hyper latent) per image; needs `update()` first."""
-        return list(zip(*self.codec.compress(y)["strings"], strict=True))
+        """Returns one tuple of strings (y's, then z's where there is a hyper latent) per image; needs `update()`."""
+        return list(zip(*self.codec.compress(self._padded(y))["strings"], strict=True))
 
     def decompress(self, strings: list[tuple[bytes, ...]], size: tuple[int, int]) -> Tensor:
         """Returns y_hat (B, C, *size) from the strings of B images whose latents are all `size` (H, W)."""
         columns = [list(column) for column in zip(*strings, strict=True)]
-        return self.codec.decompress(columns, self._shape(size))["y_hat"]
+        padded = tuple(-(-side // self.stride) * self.stride for side in size)
+        return _cropped(self.codec.decompress(columns, self._shape(padded))["y_hat"], size)
 
     def edge_parameters(self) -> int:
         """Returns the parameters of the networks that the device must run beside g_a."""
         return 0
 
-    def _shape(self, size: tuple[int, int]) -> tuple[int, int] | dict[str, tuple[int, int]]:
+    def _padded(self, y: Tensor) -> Tensor:
+        bottom, right = (-side % self.stride for side in y.shape[-2:])
+        return F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
+
+    def _shape(self, size: tuple[int, int]) -> tuple[int, int] | dict[str, tuple[int, ...]]:
         return size
+
+
+def _cropped(y_hat: Tensor, size: tuple[int, int]) -> Tensor:
+    return y_hat[..., : size[0], : size[1]]
+
+
+class CodedModel(CompressionModel):
+    """CompressAI's CompressionModel that loads a state dict whatever tables of the coder both have by then.
+
+    CompressAI makes room for tables only where there are none yet.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
+        for module in self.modules():
+            if isinstance(module, TableModel):
+                for name in ("_quantized_cdf", "_offset", "_cdf_length"):
+                    setattr(module, name, getattr(module, name).new_empty(0))
+            if isinstance(module, GaussianConditional):
+                module.scale_table = module.scale_table.new_empty(0)
+        return super().load_state_dict(state_dict, strict)
 
 
 class FactorizedPrior(EntropyModel):
@@ -58,10 +104,54 @@ class FactorizedPrior(EntropyModel):
         self.codec = EntropyBottleneckLatentCodec(EntropyBottleneck(latent_channels))
 
 
-class MeanScaleHyperprior(EntropyModel):
-    """Mean-scale hyperprior without context model (Minnen et al., NeurIPS 2018).
+class Hyperprior(EntropyModel):
+    """Base of the priors with a hyper latent z at a quarter of y's resolution, coded with a factorized prior.
 
-    h_a and h_s are two residual blocks each, so that z is at a quarter of y's resolution (rounded up).
+    h_a and h_s are two residual blocks each: 48 x 28 x 28 gives z of hyper_channels x 7 x 7.
+    """
+
+    stride = 4
+
+    def __init__(self, y_codec: LatentCodec, h_a: nn.Module, h_s: nn.Module, hyper_channels: int):
+        super().__init__()
+        hyper = HyperLatentCodec(EntropyBottleneck(hyper_channels), h_a, h_s)
+        self.codec = HyperpriorLatentCodec({"y": y_codec, "hyper": hyper})
+
+    def edge_parameters(self) -> int:
+        """Returns the parameters of h_a, h_s and, where there is one, of the context model."""
+        return sum(p.numel() for name, p in self.codec.named_parameters() if "entropy_bottleneck" not in name)
+
+    def _shape(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        return {"y": size, "hyper": tuple(side // self.stride for side in size)}
+
+
+def hyper_analysis(latent_channels: int, hyper_channels: int) -> nn.Sequential:
+    """h_a: y (B, latent_channels, H, W) -> z (B, hyper_channels, H / 4, W / 4)."""
+    return nn.Sequential(
+        ResidualBlock(latent_channels, hyper_channels, stride=2, act_layer=nn.LeakyReLU),
+        ResidualBlock(hyper_channels, hyper_channels, stride=2, act_layer=nn.LeakyReLU),
+    )
+
+
+def hyper_synthesis(hyper_channels: int, out_channels: int) -> nn.Sequential:
+    """h_s: z_hat (B, hyper_channels, H / 4, W / 4) -> (B, out_channels, H, W)."""
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2),
+        ResidualBlock(hyper_channels, hyper_channels, act_layer=nn.LeakyReLU),
+        nn.Upsample(scale_factor=2),
+        ResidualBlock(hyper_channels, out_channels, act_layer=nn.LeakyReLU),
+    )
+
+
+class Magnitude(nn.Module):
+    """|x|: what h_a of a scale hyperprior sees, since scales do not depend on signs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class ScaleHyperprior(Hyperprior):
+    """Scale hyperprior (Balle et al., ICLR 2018): z tells the scales of zero-mean Gaussians.
 
     Args:
         latent_channels: channels of y.
@@ -69,23 +159,119 @@ class MeanScaleHyperprior(EntropyModel):
     """
 
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
-        super().__init__()
-        h_a = nn.Sequential(
-            ResidualBlock(latent_channels, hyper_channels, stride=2, act_layer=nn.LeakyReLU),
-            ResidualBlock(hyper_channels, hyper_channels, stride=2, act_layer=nn.LeakyReLU),
-        )
-        h_s = nn.Sequential(
-            nn.Upsample(scale_factor=2),
-            ResidualBlock(hyper_channels, hyper_channels, act_layer=nn.LeakyReLU),
-            nn.Upsample(scale_factor=2),
-            ResidualBlock(hyper_channels, 2 * latent_channels, act_layer=nn.LeakyReLU),
-        )
-        hyper = HyperLatentCodec(EntropyBottleneck(hyper_channels), h_a, h_s)
-        self.codec = HyperpriorLatentCodec({"y": GaussianConditionalLatentCodec(), "hyper": hyper})
+        h_a = nn.Sequential(Magnitude(), *hyper_analysis(latent_channels, hyper_channels))
+        h_s = hyper_synthesis(hyper_channels, latent_channels)
+        super().__init__(GaussianConditionalLatentCodec(chunks=("scales",)), h_a, h_s, hyper_channels)
 
-    def edge_parameters(self) -> int:
-        hyper = self.codec.hyper
-        return sum(p.numel() for network in (hyper.h_a, hyper.h_s) for p in network.parameters())
 
-    def _shape(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-        return {"y": size, "hyper": tuple(-(-side // 4) for side in size)}
+class MeanScaleHyperprior(Hyperprior):
+    """Mean-scale hyperprior without context model (Minnen et al., NeurIPS 2018): z tells scales and means.
+
+    Args:
+        latent_channels: channels of y.
+        hyper_channels: channels of z and of the hyper networks.
+    """
+
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+        h_a = hyper_analysis(latent_channels, hyper_channels)
+        h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
+        super().__init__(GaussianConditionalLatentCodec(), h_a, h_s, hyper_channels)
+
+
+class RasterScan(RasterScanLatentCodec):
+    """CompressAI's raster-scan codec for batches: its own gives strings per image where others give a column."""
+
+    def compress(self, y: Tensor, ctx_params: Tensor) -> dict:
+        out = super().compress(y, ctx_params)
+        return {**out, "strings": [[string for (string,) in out["strings"]]]}
+
+    def decompress(self, strings: list[list[bytes]], shape: tuple[int, int], ctx_params: Tensor) -> dict:
+        images = [
+            raster_scan_decompress_single_stream(
+                decoder=NarrowDecoder(string),
+                params=params[None],
+                gaussian_conditional=self.gaussian_conditional,
+                entropy_parameters=self.entropy_parameters,
+                context_prediction=self.context_prediction,
+                height=shape[0],
+                width=shape[1],
+                padding=self.padding,
+                kernel_size=self.kernel_size,
+                device=params.device,
+            )
+            for string, params in zip(strings[0], ctx_params, strict=True)
+        ]
+        return {"y_hat": torch.cat(images)}
+
+
+class NarrowDecoder:
+    """CompressAI's rANS decoder that is given the rows of the tables that it needs.
+
+    Every call converts all rows from Python lists; at one call per position that would be nearly all of the time.
+    """
+
+    def __init__(self, string: bytes):
+        self.decoder = RansDecoder()
+        self.decoder.set_stream(string)
+
+    def decode_stream(self, indexes: list[int], cdf: list, cdf_lengths: list[int], offsets: list[int]) -> list[int]:
+        used = sorted(set(indexes))
+        row = {index: position for position, index in enumerate(used)}
+        lengths = [cdf_lengths[index] for index in used]
+        rows = [cdf[index][:length] for index, length in zip(used, lengths, strict=True)]
+        return self.decoder.decode_stream(
+            [row[index] for index in indexes], rows, lengths, [offsets[index] for index in used]
+        )
+
+
+class JointAutoregressive(Hyperprior):
+    """Joint autoregressive and hierarchical prior (Minnen et al., NeurIPS 2018): z and a 5x5 causal context.
+
+    Encoder and decoder go through the latent position by position. Where the forward pass rounds y
+    itself, the coder rounds its distance to the predicted mean, as CompressAI has it: the two y_hat differ by less
+    than one.
+
+    Args:
+        latent_channels: channels of y.
+        hyper_channels: channels of z and of the hyper networks.
+    """
+
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+        y_codec = RasterScan(
+            GaussianConditional(None),
+            entropy_parameters(latent_channels),
+            MaskedConv2d(latent_channels, 2 * latent_channels, 5, padding=2),
+        )
+        h_a = hyper_analysis(latent_channels, hyper_channels)
+        h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
+        super().__init__(y_codec, h_a, h_s, hyper_channels)
+
+
+class Checkerboard(Hyperprior):
+    """Hyperprior with a checkerboard context (He et al., CVPR 2021): half the positions, then the other half.
+
+    Args:
+        latent_channels: channels of y.
+        hyper_channels: channels of z and of the hyper networks.
+    """
+
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+        y_codec = CheckerboardLatentCodec(
+            {"y": GaussianConditionalLatentCodec()},
+            entropy_parameters(latent_channels),
+            CheckerboardMaskedConv2d(latent_channels, 2 * latent_channels, 5, padding=2),
+        )
+        h_a = hyper_analysis(latent_channels, hyper_channels)
+        h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
+        super().__init__(y_codec, h_a, h_s, hyper_channels)
+        self.latent_channels = latent_channels
+
+    def _shape(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        return {**super()._shape(size), "y": (self.latent_channels, *size)}
+
+
+def entropy_parameters(latent_channels: int) -> nn.Sequential:
+    """Scales and means of y from the context's and the hyper latent's features, 2 * latent_channels each."""
+    widths = [round(latent_channels * factor) for factor in (4, 10 / 3, 8 / 3, 2)]  # as Minnen et al. narrow them
+    layers = [nn.Conv2d(a, b, 1) for a, b in pairwise(widths)]
+    return nn.Sequential(layers[0], nn.LeakyReLU(), layers[1], nn.LeakyReLU(), layers[2])

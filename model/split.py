@@ -14,17 +14,18 @@ z      hyper latent, z_hat as decoded         lmbda  weight of the RATE: larger 
 """
 
 import torch
-from compressai.models import CompressionModel
 from torch import Tensor, nn
 from torchdistill.models.registry import register_model
 
 from misc import bitstream
-from misc.errors import UserError
-from model.backbone import create_backbone
-from model.entropy import EntropyModel
+from misc.errors import UserError, did_you_mean
+from model.backbone import create_backbone, load_weights, read_state_dict
+from model.entropy import CodedModel, EntropyModel
+
+PARTS = ("encoder", "entropy_model", "decoder")
 
 
-class SplitClassifier(CompressionModel):
+class SplitClassifier(CodedModel):
     """Encoder and entropy model on the edge; entropy model, decoder and the teacher's own tail on the server.
 
     From CompressAI's CompressionModel come `update` (builds the coder's integer tables), `aux_loss` and the loading of
@@ -59,13 +60,17 @@ class SplitClassifier(CompressionModel):
         return self.tail(self.decoder(y_hat))
 
     def edge_parameters(self) -> int:
-        """Returns the parameters of the networks on the device: g_a and, with a hyperprior, h_a and h_s."""
+        """Returns the parameters of the networks on the device: g_a and what the entropy model needs beside it."""
         return sum(p.numel() for p in self.encoder.parameters()) + self.entropy_model.edge_parameters()
 
 
 @register_model(key="split_classifier")
 def create_split_classifier(
-    encoder: nn.Module, entropy_model: EntropyModel, decoder: nn.Module, backbone: dict
+    encoder: nn.Module,
+    entropy_model: EntropyModel,
+    decoder: nn.Module,
+    backbone: dict,
+    trained_parts: dict | None = None,
 ) -> SplitClassifier:
     """Composes a student around the tail of a backbone.
 
@@ -74,14 +79,44 @@ def create_split_classifier(
         entropy_model: the prior.
         decoder: g_s; its output must have the shape of the backbone's feature at the cut.
         backbone: arguments of `model.backbone.create_backbone`.
+        trained_parts: arguments of `load_parts`, to begin with parts of another student; None begins with none.
 
     Raises:
         UserError: parts that do not fit each other, with both shapes.
     """
     cut_backbone = create_backbone(**backbone)
     student = SplitClassifier(encoder, entropy_model, decoder, cut_backbone.tail)
+    if trained_parts is not None:
+        load_parts(student, **trained_parts)
     _check_shapes(student, cut_backbone.head, cut_backbone.data_config["input_size"])
     return student
+
+
+def load_parts(student: SplitClassifier, weights_path: str, modules: list[str]) -> None:
+    """Loads parts of a student that was trained for any backbone, the coder's integer tables with them.
+
+    Args:
+        student: what gets them.
+        weights_path: the other student's weights.
+        modules: any of encoder, entropy_model, decoder.
+
+    Raises:
+        UserError: no such part, or weights that do not fit it.
+    """
+    state = read_state_dict(weights_path)
+    for name in modules:
+        if name not in PARTS:
+            raise UserError(f"trained_parts: a student has no part '{name}'{did_you_mean(name, PARTS)}")
+        part = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+        load_weights(_Part(getattr(student, name)), weights_path, {f"part.{key}": part[key] for key in part})
+
+
+class _Part(CodedModel):
+    """A part as a model of its own, for loading the coder's tables."""
+
+    def __init__(self, part: nn.Module):
+        super().__init__()
+        self.part = part
 
 
 @torch.no_grad()

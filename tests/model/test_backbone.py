@@ -21,7 +21,12 @@ def test_tail_of_head_is_the_uncut_model_to_the_bit(backbone_arguments, split_id
     [
         ("swin_s3_tiny_224", (1, 384, 14, 14)),
         ("swin_tiny_patch4_window7_224", (1, 384, 14, 14)),
+        ("swin_s3_base_224", (1, 384, 14, 14)),
         ("resnet50", (1, 512, 28, 28)),
+        ("resnet18", (1, 128, 28, 28)),
+        ("convnext_tiny", (1, 192, 28, 28)),
+        ("convnext_base", (1, 256, 28, 28)),
+        ("deit_small_patch16_224", (1, 197, 384)),
     ],
 )
 def test_full_size_models_are_cut_where_the_paper_cuts(name, shape):
@@ -38,6 +43,33 @@ def test_pieces_hold_every_parameter_once(backbone_arguments):
     model = create_timm_model(**backbone_arguments)
     backbone = create_backbone(**backbone_arguments)
     assert sum(p.numel() for p in backbone.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 96), ("convnext_atto", 160)])
+def test_convolutional_models_are_cut_at_any_input_size(name, size):
+    model = create_timm_model(name).eval()
+    x = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        backbone = cut(model)
+        h = backbone.head(x)
+        assert h.shape[2:] == (size // 8, size // 8)
+        assert torch.equal(backbone.tail(h), model(x))
+
+
+def test_head_and_tail_of_a_vit_do_not_hold_each_others_tokens(backbone_arguments):
+    backbone = create_backbone(**backbone_arguments)
+    shared = set(map(id, backbone.head.parameters())) & set(map(id, backbone.tail.parameters()))
+    assert not shared
+
+
+def test_a_new_classifier_leaves_the_rest_as_it_was(backbone_arguments, tmp_path):
+    model = create_timm_model(**backbone_arguments)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    weights = str(tmp_path / "model.safetensors")
+    backbone = create_backbone(**backbone_arguments, weights_path=weights, new_classifier=3).eval()
+    assert backbone(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+    own = dict(cut(model).head.state_dict())
+    assert all(torch.equal(own[name], tensor) for name, tensor in backbone.head.state_dict().items())
 
 
 def test_weights_survive_a_round_trip_through_both_formats(backbone_arguments, tmp_path):
@@ -78,8 +110,9 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
         ({"name": "swin_s3_bas_224"}, "did you mean 'swin_s3_base_224'"),
         ({"name": "resnet18", "chanels": (1, 2, 3, 4)}, "chanels"),
         ({"name": "resnet18", "weights_path": "/nowhere/x.safetensors"}, "no weights at /nowhere/x.safetensors"),
-        ({"name": "vgg11"}, "supported: ResNet, SwinTransformer"),
-        ({"name": "resnet18", "split_idx": 4}, "expected 1, 2 or 3"),
+        ({"name": "vgg11"}, "supported: ResNet, ConvNeXt, SwinTransformer, VisionTransformer"),
+        ({"name": "resnet18", "split_idx": 4}, "expected 1 to 3"),
+        ({"name": "deit_tiny_patch16_224", "split_idx": 12}, "expected 1 to 11"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
