@@ -51,9 +51,10 @@ def _recorded(layers: Sequence[TargetLayer], cut: bool) -> Iterator[dict[int, Te
     outputs: dict[int, Tensor] = {}
 
     def record(index: int, output: Tensor) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            shape = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise UserError(f"layer '{layers[index].name}' gives {shape}, not a map of features: choose another layer")
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise UserError(f"layer '{layers[index].name}' gives {kind}, not a map of features: choose another layer")
+        layers[index].channels_first(output)  # an output of another shape is refused before it is differentiated
         if cut and not output.requires_grad:
             output = output.detach().requires_grad_()
         outputs[index] = output

@@ -33,7 +33,23 @@ def build_swin() -> torch.nn.Module:
     )
 
 
-@pytest.fixture(scope="session", params=[build_resnet, build_swin], ids=["resnet", "swin"])
+def build_convnext() -> torch.nn.Module:
+    return timm.create_model(
+        "convnext_tiny", num_classes=NUM_CLASSES, dims=(16, 24, 32, 48), depths=(1, 1, 2, 1), ls_init_value=0.5
+    )
+
+
+def build_vit() -> torch.nn.Module:
+    return timm.create_model(
+        "deit_tiny_distilled_patch16_224", num_classes=NUM_CLASSES, img_size=64, embed_dim=24, depth=6, num_heads=2
+    )
+
+
+@pytest.fixture(
+    scope="session",
+    params=[build_resnet, build_swin, build_convnext, build_vit],
+    ids=["resnet", "swin", "convnext", "vit"],
+)
 def teacher(request) -> torch.nn.Module:
     torch.manual_seed(0)
     return request.param().eval()

@@ -2,46 +2,87 @@
 
 import pytest
 import timm
-from timm.models.swin_transformer import SwinTransformer
+import torch
 
 from misc.errors import UserError
 from saliency_maps.cam_prep.activations import activations
-from saliency_maps.cam_prep.target_layers import FAMILIES, select_target_layers
+from saliency_maps.cam_prep.target_layers import FAMILIES, TargetLayer, select_target_layers
 
 
 def names(layers) -> list[str]:
     return [layer.name for layer in layers]
 
 
-def test_mixed_layers_are_those_of_the_paper(teacher):
+def family_of(teacher) -> str:
+    return next(family.__name__ for family in FAMILIES if isinstance(teacher, family))
+
+
+def test_mixed_layers_are_those_of_the_paper_or_thirds_of_a_vit(teacher):
     expected = {
         "ResNet": ["layer1.0", "layer2.0", "layer3.0"],
         "SwinTransformer": ["layers.1.blocks.0.norm1", "layers.2.blocks.1.norm1", "layers.3.blocks.0.norm1"],
+        "ConvNeXt": ["stages.1.blocks.0.norm", "stages.2.blocks.1.norm", "stages.3.blocks.0.norm"],
+        "VisionTransformer": ["blocks.1.norm1", "blocks.3.norm1", "blocks.5.norm1"],
     }
-    assert names(select_target_layers(teacher, mix_layers=True)) == expected[type(teacher).__name__]
+    assert names(select_target_layers(teacher, mix_layers=True)) == expected[family_of(teacher)]
 
 
 def test_the_default_is_the_last_stage(teacher):
-    expected = {"ResNet": ["layer4.0"], "SwinTransformer": ["layers.3.blocks.0.norm1"]}
-    assert names(select_target_layers(teacher)) == expected[type(teacher).__name__]
+    expected = {
+        "ResNet": ["layer4.0"],
+        "SwinTransformer": ["layers.3.blocks.0.norm1"],
+        "ConvNeXt": ["stages.3.blocks.0.norm"],
+        "VisionTransformer": ["blocks.5.norm1"],
+    }
+    assert names(select_target_layers(teacher)) == expected[family_of(teacher)]
 
 
 def test_include_first_adds_the_first_stage(teacher):
-    if isinstance(teacher, SwinTransformer):
-        assert names(select_target_layers(teacher, True, include_first=True))[0] == "layers.0"
+    expected = {
+        "SwinTransformer": "layers.0",
+        "ConvNeXt": "stages.0.blocks.0.norm",
+        "VisionTransformer": "blocks.0.norm1",
+    }
+    if family_of(teacher) in expected:
+        assert names(select_target_layers(teacher, True, include_first=True))[0] == expected[family_of(teacher)]
     else:
         with pytest.raises(UserError, match="begin with its first stage"):
             select_target_layers(teacher, True, include_first=True)
 
 
 def test_activations_come_channels_first(teacher, images):
-    include_first = isinstance(teacher, SwinTransformer)
-    layers = select_target_layers(teacher, mix_layers=True, include_first=include_first)
+    expected = {
+        "ResNet": [(16, 16, 16), (24, 8, 8), (32, 4, 4)],
+        "SwinTransformer": [(48, 8, 8), (96, 4, 4), (192, 2, 2)],
+        "ConvNeXt": [(24, 8, 8), (32, 4, 4), (48, 2, 2)],
+        "VisionTransformer": [(24, 4, 4)] * 3,
+    }
+    layers = select_target_layers(teacher, mix_layers=True)
     shapes = [tuple(activation.shape[1:]) for activation in activations(teacher, layers, images)]
-    if include_first:
-        assert shapes == [(24, 16, 16), (48, 8, 8), (96, 4, 4), (192, 2, 2)]
-    else:
-        assert shapes == [(16, 16, 16), (24, 8, 8), (32, 4, 4)]
+    assert shapes == expected[family_of(teacher)]
+
+
+@pytest.mark.parametrize(
+    ("conv_mlp", "path", "shape"),
+    [
+        (False, "stages.2", (32, 4, 4)),
+        (False, "stages.2.blocks.0.mlp", (32, 4, 4)),
+        (False, "stages.2.blocks.0.norm", (32, 4, 4)),
+        (True, "stages.2.blocks.0.norm", (32, 4, 4)),
+        (True, "stages.2.blocks.0.mlp.fc1", (128, 4, 4)),
+    ],
+)
+def test_every_layer_of_a_convnext_comes_channels_first(conv_mlp, path, shape, images):
+    model = timm.create_model("convnext_tiny", dims=(16, 24, 32, 48), depths=(1, 1, 1, 1), conv_mlp=conv_mlp).eval()
+    (activation,) = activations(model, select_target_layers(model, target_layer=path), images)
+    assert activation.shape[1:] == shape
+
+
+def test_patches_lie_where_they_were_cut_from():
+    tokens = torch.arange(2 + 4.0)[None, :, None]
+    assert TargetLayer("x", None, "NLC", prefix_tokens=2).channels_first(tokens).tolist() == [[[[2, 3], [4, 5]]]]
+    with pytest.raises(UserError, match="gives 5 patches, not a square"):
+        TargetLayer("x", None, "NLC", prefix_tokens=1).channels_first(tokens)
 
 
 def test_a_path_overrides_the_choice(teacher):
@@ -68,6 +109,6 @@ def test_options_that_exclude_each_other_are_refused(resnet):
 
 
 def test_an_unsupported_model_lists_the_supported_ones():
-    model = timm.create_model("test_vit", num_classes=2)
+    model = timm.create_model("test_mambaout", num_classes=2)
     with pytest.raises(UserError, match=", ".join(family.__name__ for family in FAMILIES)):
         select_target_layers(model)
