@@ -13,10 +13,12 @@ from torchdistill.models.registry import get_model
 
 from misc.atomic import write_atomically
 from misc.config import load_config
+from misc.config_validation import Mode
 from misc.cores import share_cores
 from misc.device import default_device, usable_device
+from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation import results_table, test_classifier, test_student
+from misc.evaluation import latency, results_table, test_classifier, test_student
 from misc.run_folder import default_run_dir, provenance, start_run
 from misc.training import check_training, train
 from misc.weights import load_into
@@ -33,6 +35,9 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("--test_only", action="store_true", help="test the run's weights, or the config's src_ckpt")
     parser.add_argument("--skip_ckpt", action="store_true", help="train from scratch, not from existing weights")
     parser.add_argument("--student_only", action="store_true", help="leave the teacher out of the test")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="try the config on random weights and images, at full size"
+    )
     parser.add_argument("--log_config", action="store_true", help="print the resolved config")
     return parser
 
@@ -40,15 +45,15 @@ def get_argparser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    if args.test_only and args.skip_ckpt:
-        raise UserError("--test_only with --skip_ckpt would test random weights: drop one of the two")
     device = usable_device(args.device)
     share_cores()
     run_dir = args.run_dir or default_run_dir(args.config)
     set_seed(args.seed)
-    config = load_config(args.config, args.set, mode="test" if args.test_only else "train")
+    config = load_config(args.config, args.set, mode_of(args))
     if args.log_config:
         print(config.resolved)
+    if args.dry_run:
+        return try_out(config.data, device, args.seed)
     check_teacher(config.data["models"].get("teacher_model"))
     weights = find_weights(trained_entry(config.data["models"]), run_dir, args)
     models = {name: build_model(name, entry, device) for name, entry in config.data["models"].items()}
@@ -63,6 +68,26 @@ def main(argv: list[str] | None = None) -> None:
         weights = train(config.data, models, device, run_dir, **origin)
         print(f"Weights: {weights}")
     test(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin})
+
+
+def mode_of(args: argparse.Namespace) -> Mode:
+    """Returns how much of the config the run needs."""
+    if args.test_only and args.skip_ckpt:
+        raise UserError("--test_only with --skip_ckpt would test random weights: drop one of the two")
+    if args.test_only and args.dry_run:
+        raise UserError("--dry_run trains and tests: drop --test_only")
+    return "dry_run" if args.dry_run else "test" if args.test_only else "train"
+
+
+def try_out(config: dict, device: torch.device, seed: int) -> None:
+    """Builds the models without weights and runs them through `dry_run`."""
+    trained_entry(config["models"])
+    without_weights(config["models"])
+    models = {}
+    for name, entry in config["models"].items():
+        set_seed(seed)  # the same for each: teacher and student then have the same random backbone
+        models[name] = build_model(name, entry, device)
+    dry_run(config, models, device)
 
 
 def build_model(name: str, entry: dict, device: torch.device) -> nn.Module:
@@ -117,6 +142,7 @@ def test(
     if isinstance(trained, SplitClassifier):
         trained.update()
         results["student"] = test_student(trained, loader, device)
+        results["latency"] = latency(trained, loader, device)
     else:
         results["model"] = test_classifier(trained, loader, device, "model")
     for name in ("student", "model"):

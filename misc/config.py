@@ -2,7 +2,7 @@
 
 A leaf names its base and what it changes; a file without `base` is a complete config:
 
-    base: ../_base/digits.yaml      # a file, or a list of files united key by key; relative to the leaf
+    base: ../_base/digits.yaml      # a file (another leaf, too), or a list of files united key by key; relative to it
     set:
       lmbda: 0.08
       train.stage1.num_epochs: 3
@@ -107,17 +107,14 @@ def compose_config(path: str | Path, overrides: Iterable[str] = (), mode: Mode =
     Args:
         path: A leaf or a complete config.
         overrides: The command line's `path=value` strings, applied after the leaf's `set`; a value is YAML.
-        mode: "train" keeps the data sets that `train` and `test` name; "test" those of `test`, and no `train`.
+        mode: "train" keeps the data sets that `train` and `test` name; "test" those of `test`, and no `train`;
+            "dry_run" is "train" with the names of the data sets' classes in place of the data sets.
 
     Raises:
         UserError: A file is missing or malformed, an override does not fit, or the check finds mistakes (all of them
             in one message).
     """
-    leaf = _read(Path(path))
-    root, settings = _compose_base(leaf, Path(path))
-    _flatten_merges(root, set())
-    for key, value in settings:
-        _override(root, name_of(key), value, place(key))
+    root = _complete(_read(Path(path)), Path(path))
     for override in overrides:
         _override(root, *_parse_override(override), f"--set {override}")
     mistakes = validate(root, mode)
@@ -239,7 +236,18 @@ def _one_line(error: yaml.YAMLError, name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _compose_base(leaf: MappingNode, path: Path) -> tuple[MappingNode, list[tuple[Node, Node]]]:
+def _complete(leaf: MappingNode, path: Path, chain: tuple[Path, ...] = ()) -> MappingNode:
+    """Returns the leaf's bases with its difference applied, merge keys resolved; `chain` are the leaves built on it."""
+    root, settings = _compose_base(leaf, path, (*chain, path.resolve()))
+    _flatten_merges(root, set())
+    for key, value in settings:
+        _override(root, name_of(key), value, place(key))
+    return root
+
+
+def _compose_base(
+    leaf: MappingNode, path: Path, chain: tuple[Path, ...]
+) -> tuple[MappingNode, list[tuple[Node, Node]]]:
     """Returns the union of the leaf's base files and the entries of its `set`; a complete config is its own base."""
     base, settings = lookup(leaf, "base"), lookup(leaf, "set")
     if base is None:
@@ -252,10 +260,10 @@ def _compose_base(leaf: MappingNode, path: Path) -> tuple[MappingNode, list[tupl
             raise UserError(f"{place(key)}: {name_of(key)}: a config with a base holds only 'base' and 'set'{hint}")
     if settings is not None and not isinstance(settings, MappingNode):
         raise UserError(f"{place(settings)}: set: must be a mapping of paths to values, not {described(settings)}")
-    return _read_bases(base, path.parent), settings.value if settings is not None else []
+    return _read_bases(base, path.parent, chain), settings.value if settings is not None else []
 
 
-def _read_bases(base: Node, folder: Path) -> MappingNode:
+def _read_bases(base: Node, folder: Path, chain: tuple[Path, ...]) -> MappingNode:
     files = base.value if isinstance(base, SequenceNode) else [base]
     if not files or any(kind_of(file) != "str" or text_of(file) is None for file in files):
         raise UserError(f"{place(base)}: base: must be a file or a list of files")
@@ -264,7 +272,9 @@ def _read_bases(base: Node, folder: Path) -> MappingNode:
         path = Path(os.path.normpath(folder / text_of(file)))
         root = _read(path, f"{place(file)}: base: ", anchors)
         if lookup(root, "base") is not None:
-            raise UserError(f"{place(file)}: base: {path} has a base itself; a base must be complete in itself")
+            if path.resolve() in chain:
+                raise UserError(f"{place(file)}: base: {path} is, in the end, its own base")
+            root = _complete(root, path, chain)
         united = root if united is None else _unite(united, root, "")
     return united
 
@@ -415,13 +425,17 @@ def _drop_unneeded(root: MappingNode, mode: Mode) -> None:
 
     `vars` goes too: it is scratch, reached only through aliases.
     """
-    needed = {text_of(node) for part in {mode, "test"} for _, node in dataset_ids(lookup(root, part))}
-    dropped = {"vars"} if mode == "train" else {"vars", "train"}
+    parts = ("test",) if mode == "test" else ("train", "test")
+    needed = {text_of(node) for part in parts for _, node in dataset_ids(lookup(root, part))}
+    dropped = {"vars", "train"} if mode == "test" else {"vars"}
     root.value = [(key, node) for key, node in root.value if name_of(key) not in dropped]
     for key, node in root.value:
         if name_of(key) == "datasets" and kind_of(node) == "mapping":
             entries = _own(root, key, node)
-            entries.value = [(name, entry) for name, entry in entries.value if name_of(name) in needed]
+            kept = [(name, entry) for name, entry in entries.value if name_of(name) in needed]
+            entries.value = (
+                [(name, lookup(entry, "key") or entry) for name, entry in kept] if mode == "dry_run" else kept
+            )
 
 
 def _expanded(node: Node, shares_objects: bool = False) -> Node:

@@ -25,7 +25,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from misc.errors import UserError, did_you_mean
 
-Mode = Literal["train", "test"]
+Mode = Literal["train", "test", "dry_run"]
 
 TEXT_TAGS = frozenset({"!path", "!join", "!pathjoin", "!expanduser", "!abspath"})
 _LIST_TAGS = frozenset({"!join", "!pathjoin", "!getattr", "!setattr"})
@@ -333,7 +333,7 @@ def validate(root: MappingNode, mode: Mode) -> list[str]:
 
     Args:
         root: The top-level mapping, merge keys resolved.
-        mode: "train" requires the mapping `train`, "test" the mapping `test`.
+        mode: "test" requires the mapping `test`, the others `train`.
 
     Returns:
         One line for each mistake, `FILE:LINE: path: what is wrong`; empty for a sound config.
@@ -410,7 +410,7 @@ class _Check:
             elif isinstance(node, MappingNode) or kind_of(node) in ("list", OBJECT):
                 hint = did_you_mean(name, _TOP_LEVEL)
                 self.add(key, name, f"unknown key{hint} (scratch mappings and lists live under 'vars')")
-        for name in ("datasets", "models", mode):
+        for name in ("datasets", "models", "test" if mode == "test" else "train"):
             if lookup(root, name) is None:
                 self.add(root, name, "missing key")
         train = lookup(root, "train")

@@ -1,5 +1,7 @@
 """Accuracy, through rounding while training and through real bytes in the test."""
 
+import statistics
+import time
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from misc.progress import progress_bar
 from model.split import SplitClassifier
 
 KILOBYTE = 1024  # as in the paper's code
+TIMED_IMAGES = 20
 
 
 @torch.inference_mode()
@@ -33,9 +36,9 @@ def validate(model: nn.Module, loader: DataLoader, device: torch.device) -> dict
 
 def estimate(student: SplitClassifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns logits (B, K) and the bits (B,) that the likelihoods of the rounded latents promise."""
-    out = student.entropy_model.codec(student.encoder(x))
-    bits = -sum(torch.log2(likelihood).flatten(1).sum(1) for likelihood in out["likelihoods"].values())
-    return student.tail(student.decoder(out["y_hat"])), bits
+    y_hat, likelihoods = student.entropy_model.estimate(student.encoder(x))
+    bits = -sum(torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values())
+    return student.tail(student.decoder(y_hat)), bits
 
 
 def labels_of(targets: Tensor | dict) -> Tensor:
@@ -120,8 +123,26 @@ def test_student(student: SplitClassifier, loader: DataLoader, device: torch.dev
     }
 
 
+@torch.inference_mode()
+def latency(student: SplitClassifier, loader: DataLoader, device: torch.device) -> dict[str, float]:
+    """Returns encode_ms and decode_ms, medians over single images of the loader's first batch, at most 20.
+
+    Encoding ends with the stream, decoding with the logits.
+    """
+    student.eval()
+    encode, decode = [], []
+    for image in next(iter(loader))[0][:TIMED_IMAGES].to(device).split(1):
+        start = time.perf_counter()
+        streams = student.encode(image)
+        middle = time.perf_counter()
+        student.decode(streams).argmax().item()  # waits for the device
+        encode.append(middle - start)
+        decode.append(time.perf_counter() - middle)
+    return {"encode_ms": 1000 * statistics.median(encode), "decode_ms": 1000 * statistics.median(decode)}
+
+
 def results_table(results: dict) -> str:
-    """Lays out the test's results for a reader; `results` has "teacher" and/or "student", or "model"."""
+    """Lays out the test's results for a reader; `results` has "teacher", "student" and "latency", or "model"."""
     rows = []
     for name in ("model", "teacher", "student"):
         if name in results:
@@ -130,6 +151,9 @@ def results_table(results: dict) -> str:
         rows.append(("predictive loss", f"{results['predictive_loss']:.2f} points"))
     if "student" in results:
         rows += _size_rows(results["student"])
+    if "latency" in results:
+        encode_ms, decode_ms = results["latency"].values()
+        rows.append(("encode / decode, one image", f"{encode_ms:.1f} ms / {decode_ms:.1f} ms"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 

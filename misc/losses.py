@@ -3,10 +3,15 @@
 Plain head distillation needs none for its distortion: that is torch's MSELoss with reduction "sum".
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchdistill.losses.registry import register_mid_level_loss
+
+from misc.errors import UserError, did_you_mean
 
 
 @register_mid_level_loss
@@ -27,23 +32,43 @@ class RateLoss(nn.Module):
 
 
 @register_mid_level_loss
-class FeatureHint(nn.Module):
-    """Mean squared error between a transformer's feature and a convolutional teacher's (FitNets, ICLR 2015).
+class BppLoss(RateLoss):
+    """Bits per pixel of the network's input, averaged over the batch: the rate of direct optimisation.
 
     Args:
-        student_path: module whose hooked output is channels last, (B, H, W, C).
-        teacher_path: module whose hooked output is channels first, (B, C, H, W).
+        image_path: module whose hooked input is the image, (B, 3, H, W).
+        codec_path: module whose hooked output holds `likelihoods`.
     """
 
-    def __init__(self, student_path: str, teacher_path: str):
+    def __init__(self, image_path: str = "encoder", codec_path: str = "entropy_model.codec"):
+        super().__init__(codec_path)
+        self.image_path = image_path
+
+    def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: object = None) -> Tensor:
+        x = student_io_dict[self.image_path]["input"]
+        return super().forward(student_io_dict, teacher_io_dict) / (len(x) * x.shape[-2] * x.shape[-1])
+
+
+@register_mid_level_loss
+class FeatureHint(nn.Module):
+    """Mean squared error between a student's feature and a convolutional teacher's (FitNets, ICLR 2015).
+
+    Args:
+        student_path: module whose hooked output is (B, H, W, C), or (B, C, H, W) where not channels_last.
+        teacher_path: module whose hooked output is (B, C, H, W).
+        channels_last: the student's is, as a Swin's.
+    """
+
+    def __init__(self, student_path: str, teacher_path: str, channels_last: bool = True):
         super().__init__()
         self.student_path = student_path
         self.teacher_path = teacher_path
+        self.channels_last = channels_last
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: object = None) -> Tensor:
         feature = student_io_dict[self.student_path]["output"].float()
         wanted = teacher_io_dict[self.teacher_path]["output"].float()
-        return F.mse_loss(feature.permute(0, 3, 1, 2), wanted)
+        return F.mse_loss(feature.permute(0, 3, 1, 2) if self.channels_last else feature, wanted)
 
 
 @register_mid_level_loss
@@ -51,25 +76,48 @@ class SaliencyWeightedDistortion(nn.Module):
     """D = sum (alpha + beta s) (h_hat - h)^2 / (alpha + beta), the paper's saliency-guided distortion.
 
     s is the map of targets["saliency"], (B, 1, H, W) in [0, 1]; each token takes the mean of s over the image area it
-    stands for, the same for all its channels.
+    stands for, the same for all its channels. A ViT's prefix tokens stand for the whole image and count in full
+    (s = 1). Several of these terms, on features of different depth, make the multi-resolution distortion.
 
     Args:
-        student_path: module whose hooked output is h_hat, (B, C, H', W').
+        student_path: module whose hooked output is h_hat.
         teacher_path: module whose hooked output is h, of the same shape.
         alpha: weight of the plain squared error.
         beta: weight of the squared error times s; the paper has alpha = beta.
+        layout: of both: "NCHW"; "NHWC", inside a Swin's tail; or "NLC", a ViT's tokens on a square grid.
+
+    Raises:
+        UserError: an unknown layout.
     """
 
-    def __init__(self, student_path: str, teacher_path: str, alpha: float = 0.5, beta: float = 0.5):
+    def __init__(
+        self, student_path: str, teacher_path: str, alpha: float = 0.5, beta: float = 0.5, layout: str = "NCHW"
+    ):
         super().__init__()
+        if layout not in LAYOUTS:
+            raise UserError(f"SaliencyWeightedDistortion has no layout '{layout}'{did_you_mean(layout, LAYOUTS)}")
         self.student_path = student_path
         self.teacher_path = teacher_path
         self.alpha = alpha
         self.beta = beta
+        self.layout = layout
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: dict) -> Tensor:
         h_hat = student_io_dict[self.student_path]["output"].float()
         h = teacher_io_dict[self.teacher_path]["output"].float()
-        s = F.adaptive_avg_pool2d(targets["saliency"], h.shape[-2:])
+        s = LAYOUTS[self.layout](targets["saliency"], h.shape)
         weight = (self.alpha + self.beta * s) / (self.alpha + self.beta)
         return (weight * (h_hat - h).square()).sum()
+
+
+def _per_patch(saliency: Tensor, shape: torch.Size) -> Tensor:
+    grid = math.isqrt(shape[1])  # prefix tokens are fewer than what the next square would need
+    patches = F.adaptive_avg_pool2d(saliency, (grid, grid)).flatten(2).transpose(1, 2)
+    return torch.cat([patches.new_ones(len(patches), shape[1] - grid**2, 1), patches], dim=1)
+
+
+LAYOUTS: dict[str, Callable[[Tensor, torch.Size], Tensor]] = {
+    "NCHW": lambda saliency, shape: F.adaptive_avg_pool2d(saliency, shape[2:]),
+    "NHWC": lambda saliency, shape: F.adaptive_avg_pool2d(saliency, shape[1:3]).permute(0, 2, 3, 1),
+    "NLC": _per_patch,
+}

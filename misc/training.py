@@ -1,5 +1,6 @@
 """Training through torchdistill's boxes: what they leave to the caller, and nothing they do."""
 
+import json
 import logging
 import math
 import time
@@ -47,9 +48,10 @@ def train(config: dict, models: dict[str, nn.Module], device: torch.device, run_
     box = _make_box(config, models, device)
     trained = models.get("student_model", models.get("model"))
     loop = TrainingLoop(box, config["train"], trained, device, run_dir)
+    prior = digest(trained.entropy_model) if isinstance(trained, SplitClassifier) else None
     best = loop.run()
     load_into(trained, best)
-    if isinstance(trained, SplitClassifier):
+    if isinstance(trained, SplitClassifier) and digest(trained.entropy_model) != prior:
         trained.update(force=True, update_quantiles=True)
     final = run_dir / "weights.safetensors"
     save_weights(trained, final, loop.tail_digest, val_top1=round(loop.best_top1, 3), **facts)
@@ -106,6 +108,9 @@ class TrainingLoop:
                 seconds = time.perf_counter() - start
                 val = validate(self.trained, self.box.val_data_loader, self.device)
                 self.report(bar, f"stage {number} epoch {epoch}/{epochs}", means, val, seconds)
+                row = {"stage": number, "epoch": epoch, **means, **{f"val_{k}": v for k, v in val.items()}}
+                with open(self.run_dir / "history.jsonl", "a") as history:
+                    history.write(json.dumps({**row, "seconds": round(seconds, 1)}) + "\n")
                 self.keep_best(best, val["top1"])
                 # Last: at the end of a stage it moves the box on, to the next stage's models, data and loss.
                 self.box.post_epoch_process(metrics=val["top1"])
@@ -181,6 +186,7 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
             tail of another.
     """
     teacher, student = models.get("teacher_model"), models.get("student_model")
+    trained = student or models["model"]
     if "test" not in config:
         raise UserError("the config has no 'test': a training ends with one")
     both_cut = isinstance(teacher, Backbone) and isinstance(student, SplitClassifier)
@@ -199,6 +205,9 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
             hooks = [path for paths in used.get("forward_hook", {}).values() for path in paths]
             for path in [*used.get("sequential", []), *used.get("frozen_modules", []), *hooks]:
                 _check_module_path(path, models[name], f"stage {number}, {role}")
+        optimizer = stage.get("optimizer", {})
+        for group in optimizer.get("module_wise_configs", []) + optimizer.get("module_wise_kwargs", []):
+            _check_module_path(group["module"], trained, f"stage {number}, optimizer")
 
 
 def _check_module_path(path: str, model: nn.Module, place: str) -> None:

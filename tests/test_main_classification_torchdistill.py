@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  slow to import: not within a test
 from torchdistill.core.distillation import DistillationBox
+from torchdistill.models.registry import get_model
 
 from main_classification_torchdistill import get_argparser, main
+from misc.config import load_config
 from misc.digits_on_photographs import write_data_set
 from misc.run_folder import ROOT
-from misc.weights import read_facts, save_weights
+from misc.weights import load_into, read_facts, save_weights
 from model.backbone import create_timm_model
+from model.split import SplitClassifier
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps
 
 ARCHITECTURES = {
@@ -32,7 +36,7 @@ ARCHITECTURES = {
     },
 }
 DECODERS = {
-    "resnet": "{width: 8, out_channels: 16, depth: 1}",
+    "resnet": "{width: 8, out_channels: 16, depth: 1, bottleneck: false}",
     "swin": "{width: 16, out_channels: 64, feature_size: 8, window_size: 4, num_heads: [2, 4]}",
 }
 NO_DATA = """
@@ -69,7 +73,7 @@ def arguments_of(backbone: str, workspace: Path) -> dict:
 
 @pytest.fixture
 def command(workspace) -> Callable[..., list[str]]:
-    """Builds the command line of a quickstart config on the small workspace."""
+    """Builds the command line of a quickstart config, whose backbone its name tells, on the small workspace."""
 
     def build(name: str, *more: str) -> list[str]:
         backbone = name.split("_")[1]
@@ -202,6 +206,51 @@ def test_stage_one_sends_no_gradient_to_the_tail_and_none_of_the_loss_to_the_qua
     assert len(steps) == 2
 
 
+def test_an_encoder_serves_another_backbone_unchanged_and_its_streams_decode(command, tmp_path):
+    first, second = tmp_path / "resnet", tmp_path / "swin"
+    main([*command("phd_resnet", "--skip_ckpt", "--run_dir", str(first), "--student_only"), *one_epoch(1)])
+    parts = f"models.student_model.kwargs.trained_parts.weights_path={first / 'weights.safetensors'}"
+    reuse = command("reuse_swin_from_resnet", "--skip_ckpt", "--run_dir", str(second), "--set", parts)
+    main([*reuse, "--student_only", *one_epoch(1)])
+    before, after = (load_file(run / "weights.safetensors") for run in (first, second))
+    frozen = [name for name in before if name.startswith(("encoder.", "entropy_model."))]
+    assert len(frozen) > 20 and all(torch.equal(before[name], after[name]) for name in frozen)
+
+    x = torch.randn(4, 3, 64, 64)
+    streams = student_of(command("phd_resnet"), first).encode(x)
+    other = student_of(reuse, second)
+    assert other.encode(x) == streams
+    with torch.no_grad():
+        assert torch.equal(other.decode(streams), other(x))
+
+
+def test_fine_tuning_moves_decoder_and_tail_alone(command, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    main([*command("phd_resnet", "--skip_ckpt", "--run_dir", str(first), "--student_only"), *one_epoch(1)])
+    start = ["--set", f"models.student_model.src_ckpt={first / 'weights.safetensors'}"]
+    arguments = [*command("finetune_resnet", "--run_dir", str(second)), *start, *one_epoch(1)]
+    main([*arguments, "--set", "train.stage1.optimizer.kwargs.lr=0.1"])
+    before, after = (load_file(run / "weights.safetensors") for run in (first, second))
+    assert any(name.startswith("tail.") for name in after)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder"}
+    tuned, teacher = student_of(arguments, second), student_of(arguments, first)
+    assert not torch.equal(tuned.tail.fc.weight, teacher.tail.fc.weight)
+    x = torch.randn(2, 3, 64, 64)
+    assert tuned.encode(x) == teacher.encode(x)
+    line = failure(capsys, [*arguments, "--set", "train.stage1.optimizer.module_wise_configs.0.module=decodr"])
+    assert "no module 'decodr'; did you mean 'decoder'" in line
+
+
+def student_of(arguments: list[str], run: Path) -> SplitClassifier:
+    """Builds the student of a command line with the weights of a run."""
+    overrides = [value for flag, value in pairwise(arguments) if flag == "--set"]
+    entry = load_config(arguments[1], overrides, "test").data["models"]["student_model"]
+    student = get_model(entry["key"], **entry["kwargs"]).eval()
+    load_into(student, run / "weights.safetensors")
+    return student
+
+
 def failure(capsys, arguments: list[str]) -> str:
     """Runs a command that must end with exit code 2 and one line on stderr; returns the line."""
     with pytest.raises(SystemExit) as stop:
@@ -283,4 +332,5 @@ def test_the_command_line_is_frozen():
         "--skip_ckpt",
         "--student_only",
         "--log_config",
+        "--dry_run",
     }

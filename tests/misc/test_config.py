@@ -483,7 +483,7 @@ def test_missing_base(write, tmp_path):
         ("base: base.yaml\nset: 5\n", "{path}:2: set: must be a mapping of paths to values, not '5' (int)"),
         ("base: base.yaml\nsett: {}\n", "{path}:2: sett: a config with a base holds only 'base' and 'set'; did you"),
         ("set: {a: 1}\n", "names none under 'base'"),
-        ("base: leaf.yaml\n", "leaf.yaml has a base itself"),
+        ("base: leaf.yaml\n", "leaf.yaml is, in the end, its own base"),
     ],
 )
 def test_malformed_file(write, base, text, cause):
