@@ -1,21 +1,27 @@
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from torchdistill.losses import registry as losses
+from torchdistill.models import registry as models
 
+import model.decoder
+import model.encoder
+import model.entropy
 from misc.config import compose_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
-LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base" not in path.parts)
+LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base" not in path.parts and path.name != "sweep.yaml")
 
 
 def test_there_are_configs():
-    assert len(LEAVES) >= 7
+    assert len(LEAVES) >= 100
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda path: str(path.relative_to(CONFIGS)))
-@pytest.mark.parametrize("mode", ["train", "test"])
-def test_every_config_is_valid(leaf, mode):
-    compose_config(leaf, mode=mode)
+def test_every_config_is_valid(leaf):
+    compose_config(leaf)
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -25,8 +31,58 @@ def test_every_config_opens_with_what_it_is_and_its_command(leaf):
     assert any(line.startswith("# Result: ") for line in header)
 
 
-def test_every_config_is_in_the_index():
+def test_every_folder_and_every_file_outside_of_a_series_is_in_the_index():
     index = (CONFIGS / "README.md").read_text()
     for leaf in LEAVES:
-        family, _, backbone = leaf.stem.partition("_")
-        assert leaf.name in index or (f"{family}_{{resnet,swin}}.yaml" in index and backbone in ("resnet", "swin"))
+        folder = leaf.parent.relative_to(CONFIGS).as_posix()
+        assert f"`{folder}/" in index
+        assert re.search(rf"`{folder}/(lmbda_\*|{leaf.name})", index) or f"`{folder}/*.yaml`" in index, leaf
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if "lmbda_" in leaf.stem], ids=lambda leaf: str(leaf.parent))
+def test_number_in_the_name_is_lmbda(leaf):
+    assert float(leaf.stem.rpartition("lmbda_")[2]) == float(compose(leaf)["lmbda"])
+
+
+def compose(leaf: Path) -> dict:
+    """Returns the resolved config as plain data, tagged nodes left out."""
+    loader = type("Plain", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)
+    return yaml.load(compose_config(leaf).resolved, loader)
+
+
+def test_the_papers_families_are_complete():
+    main = {"0.015", "0.032", "0.064", "0.128", "0.256", "0.512", "1.024"}
+    ce = {"0", "0.001", "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128"}
+    families = {
+        "main_experiments/phd": main,
+        "main_experiments/sg": main,
+        "main_experiments/phd_15_epochs": main,
+        "main_experiments/sg_15_epochs": main,
+        "cam-variants/gradcam-withbackprop": main | {"0.016"},
+        "limitations-direct-optimization/ce": ce,
+        "limitations-direct-optimization/kd": ce - {"0.016"} | {"0.015"},
+    }
+    for folder, numbers in families.items():
+        assert {path.stem.removeprefix("lmbda_") for path in (CONFIGS / folder).glob("*.yaml")} == numbers
+
+
+def test_every_class_of_the_models_is_named_by_a_config():
+    text = "\n".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
+    for module in (model.encoder, model.decoder):
+        classes = [name for name, kind in vars(module).items() if isinstance(kind, type) and name[0] != "_"]
+        own = [name for name in classes if getattr(module, name).__module__ == module.__name__]
+        assert all(f"{module.__name__}.{name}" in text for name in own)
+    priors = [kind for kind in subclasses(model.entropy.EntropyModel) if kind is not model.entropy.Hyperprior]
+    assert all(f"model.entropy.{kind.__name__}" in text for kind in priors)
+
+
+def test_every_registered_loss_and_model_is_named_by_a_config():
+    text = "\n".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
+    for registry in (losses.MIDDLE_LEVEL_LOSS_DICT, models.MODEL_DICT):
+        own = [key for key, kind in registry.items() if kind.__module__.startswith(("misc.", "model."))]
+        assert own and all(f"key: {key}" in text for key in own)
+
+
+def subclasses(kind: type) -> list[type]:
+    return [grandchild for child in kind.__subclasses__() for grandchild in [child, *subclasses(child)]]
