@@ -1,0 +1,78 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from misc.digits_on_photographs import write_data_set
+from misc.errors import UserError
+from misc.run_folder import ROOT
+from scripts import sweep
+
+TINY = {
+    "train.num_epochs": 1,
+    "train.train_data_loader.kwargs.batch_size": 20,
+    "train.scheduler.kwargs.steps_per_epoch": 2,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(groups: list[dict]) -> Path:
+        path = tmp_path / "sweep.yaml"
+        content = {"output": str(tmp_path / "runs"), "results": str(tmp_path / "rows.csv"), "groups": groups}
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+def test_a_group_is_the_product_of_configs_values_and_seeds(write):
+    group = {"configs": ["a.yaml", "b.yaml"], "set": {"lmbda": [0.1, 0.2], "x.key": "model.One"}, "seeds": [0, 1]}
+    _, runs = sweep.read_sweep(write([group]))
+    assert len({run.name for run in runs}) == len(runs) == 8
+    assert runs[0].name == "a-0.1-seed0" and runs[0].overrides == ("lmbda=0.1", 'x.key="model.One"')
+    assert runs[0].command(None)[1:4:2] == [str(ROOT / "main_classification_torchdistill.py"), str(runs[0].config)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([{"configs": ["a.yaml"], "sett": {}}], "unknown key 'sett' in a group; did you mean 'set'"),
+        ([{"configs": ["a.yaml"]}, {"configs": ["a.yaml"]}], "two runs are called a"),
+    ],
+)
+def test_mistakes_are_named(write, groups, message):
+    with pytest.raises(UserError, match=message):
+        sweep.read_sweep(write(groups))
+
+
+def test_a_file_that_is_no_sweep_is_refused(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("runs: []")
+    with pytest.raises(UserError, match="holds 'output', 'results' and 'groups'"):
+        sweep.read_sweep(tmp_path / "sweep.yaml")
+
+
+def test_runs_are_made_once_and_a_failed_one_is_told_after_the_others(write, tmp_path, capsys):
+    write_data_set(tmp_path / "digits", num_train=40, num_val=20)
+    settings = {**TINY, "dataset_root": str(tmp_path / "digits")}
+    config = str(ROOT / "config/quickstart/teacher_resnet.yaml")
+    broken = {**settings, "train.optimizer.kwargs.lr": 1e30, "train.scheduler.kwargs.max_lr": 1e30}
+    path = write([{"configs": [config], "set": broken}, {"configs": [config], "set": settings, "seeds": [0, 1]}])
+    _, runs = sweep.read_sweep(path)
+    assert len(runs) == 3
+    with pytest.raises(SystemExit) as stop:
+        sweep.main([str(path), "--device", "cpu"])
+    assert stop.value.code == 1
+    captured = capsys.readouterr()
+    assert "1 of 3 runs failed: teacher_resnet" in captured.err
+    assert captured.out.count("| teacher_resnet-seed") == 2
+    with open(tmp_path / "rows.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1"] and all(float(row["top1"]) >= 0 for row in rows)
+    done = [run for run in runs if run.is_done()]
+    assert len(done) == 2
+    before = [(run.folder / "test.json").stat().st_mtime_ns for run in done]
+    with pytest.raises(SystemExit):
+        sweep.main([str(path), "--device", "cpu"])
+    assert [(run.folder / "test.json").stat().st_mtime_ns for run in done] == before
