@@ -20,9 +20,9 @@ from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation import latency, results_table, test_classifier, test_student
 from misc.run_folder import default_run_dir, provenance, start_run
-from misc.training import check_training, train
+from misc.training import check_tails, check_training, train
 from misc.weights import load_into
-from model.split import SplitClassifier
+from model.split import SplitClassifier, check_trained_parts
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -55,8 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.dry_run:
         return try_out(config.data, device, args.seed)
     check_teacher(config.data["models"].get("teacher_model"))
-    weights = find_weights(trained_entry(config.data["models"]), run_dir, args)
+    entry = trained_entry(config.data["models"])
+    weights = find_weights(entry, run_dir, args)
+    if weights is not None:
+        entry.get("kwargs", {}).pop("trained_parts", None)  # they would be overwritten, and their file may be gone
     models = {name: build_model(name, entry, device) for name, entry in config.data["models"].items()}
+    check_tails(models)
     if weights is not None:
         load_into(trained_model(models), weights)
         print(f"Weights: {weights}")
@@ -81,7 +85,10 @@ def mode_of(args: argparse.Namespace) -> Mode:
 
 def try_out(config: dict, device: torch.device, seed: int) -> None:
     """Builds the models without weights and runs them through `dry_run`."""
-    trained_entry(config["models"])
+    check_teacher(config["models"].get("teacher_model"))
+    trained_parts = trained_entry(config["models"]).get("kwargs", {}).get("trained_parts")
+    if trained_parts is not None:
+        check_trained_parts(trained_parts)
     without_weights(config["models"])
     models = {}
     for name, entry in config["models"].items():
@@ -92,7 +99,11 @@ def try_out(config: dict, device: torch.device, seed: int) -> None:
 
 def build_model(name: str, entry: dict, device: torch.device) -> nn.Module:
     """Builds a registered model; channels last is what convolutions are fastest in, on CPU and CUDA alike."""
-    return get_model(entry["key"], **entry.get("kwargs", {})).to(device, memory_format=torch.channels_last)
+    try:
+        model = get_model(entry["key"], **entry.get("kwargs", {}))
+    except TypeError as error:
+        raise UserError(f"models.{name}: {error}") from error
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def check_teacher(entry: dict | None) -> None:

@@ -92,6 +92,15 @@ class Config:
             loader.dispose()
 
 
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """Returns a YAML mapping without tags, read like a config: 1e-3 is a number.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    return Config(_read(Path(path))).construct()
+
+
 def load_config(path: str | Path, overrides: Iterable[str] = (), mode: Mode = "train") -> LoadedConfig:
     """Composes, checks and constructs a config.
 
@@ -114,7 +123,7 @@ def compose_config(path: str | Path, overrides: Iterable[str] = (), mode: Mode =
         UserError: A file is missing or malformed, an override does not fit, or the check finds mistakes (all of them
             in one message).
     """
-    root = _complete(_read(Path(path)), Path(path))
+    root = _complete(_read(Path(path)), Path(path), {})
     for override in overrides:
         _override(root, *_parse_override(override), f"--set {override}")
     mistakes = validate(root, mode)
@@ -236,9 +245,12 @@ def _one_line(error: yaml.YAMLError, name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _complete(leaf: MappingNode, path: Path, chain: tuple[Path, ...] = ()) -> MappingNode:
-    """Returns the leaf's bases with its difference applied, merge keys resolved; `chain` are the leaves built on it."""
-    root, settings = _compose_base(leaf, path, (*chain, path.resolve()))
+def _complete(leaf: MappingNode, path: Path, anchors: dict[str, Node], chain: tuple[Path, ...] = ()) -> MappingNode:
+    """Returns the leaf's bases with its difference applied, merge keys resolved.
+
+    `anchors` are shared by all files that are put together, `chain` are the leaves built on this one.
+    """
+    root, settings = _compose_base(leaf, path, anchors, (*chain, path.resolve()))
     _flatten_merges(root, set())
     for key, value in settings:
         _override(root, name_of(key), value, place(key))
@@ -246,7 +258,7 @@ def _complete(leaf: MappingNode, path: Path, chain: tuple[Path, ...] = ()) -> Ma
 
 
 def _compose_base(
-    leaf: MappingNode, path: Path, chain: tuple[Path, ...]
+    leaf: MappingNode, path: Path, anchors: dict[str, Node], chain: tuple[Path, ...]
 ) -> tuple[MappingNode, list[tuple[Node, Node]]]:
     """Returns the union of the leaf's base files and the entries of its `set`; a complete config is its own base."""
     base, settings = lookup(leaf, "base"), lookup(leaf, "set")
@@ -260,21 +272,21 @@ def _compose_base(
             raise UserError(f"{place(key)}: {name_of(key)}: a config with a base holds only 'base' and 'set'{hint}")
     if settings is not None and not isinstance(settings, MappingNode):
         raise UserError(f"{place(settings)}: set: must be a mapping of paths to values, not {described(settings)}")
-    return _read_bases(base, path.parent, chain), settings.value if settings is not None else []
+    return _read_bases(base, path.parent, anchors, chain), settings.value if settings is not None else []
 
 
-def _read_bases(base: Node, folder: Path, chain: tuple[Path, ...]) -> MappingNode:
+def _read_bases(base: Node, folder: Path, anchors: dict[str, Node], chain: tuple[Path, ...]) -> MappingNode:
     files = base.value if isinstance(base, SequenceNode) else [base]
     if not files or any(kind_of(file) != "str" or text_of(file) is None for file in files):
         raise UserError(f"{place(base)}: base: must be a file or a list of files")
-    anchors, united = {}, None
+    united = None
     for file in files:
         path = Path(os.path.normpath(folder / text_of(file)))
         root = _read(path, f"{place(file)}: base: ", anchors)
         if lookup(root, "base") is not None:
             if path.resolve() in chain:
                 raise UserError(f"{place(file)}: base: {path} is, in the end, its own base")
-            root = _complete(root, path, chain)
+            root = _complete(root, path, anchors, chain)
         united = root if united is None else _unite(united, root, "")
     return united
 

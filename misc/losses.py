@@ -4,7 +4,6 @@ Plain head distillation needs none for its distortion: that is torch's MSELoss w
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from torchdistill.losses.registry import register_mid_level_loss
 
 from misc.errors import UserError, did_you_mean
+
+LAYOUTS = ("NCHW", "NHWC", "NLC")
 
 
 @register_mid_level_loss
@@ -84,14 +85,22 @@ class SaliencyWeightedDistortion(nn.Module):
         teacher_path: module whose hooked output is h, of the same shape.
         alpha: weight of the plain squared error.
         beta: weight of the squared error times s; the paper has alpha = beta.
-        layout: of both: "NCHW"; "NHWC", inside a Swin's tail; or "NLC", a ViT's tokens on a square grid.
+        layout: of both: "NCHW"; "NHWC", inside a Swin's tail; or "NLC", a ViT's tokens: `prefix_tokens`, then a square
+            grid of patches.
+        prefix_tokens: of "NLC".
 
     Raises:
-        UserError: an unknown layout.
+        UserError: an unknown layout, or features of another.
     """
 
     def __init__(
-        self, student_path: str, teacher_path: str, alpha: float = 0.5, beta: float = 0.5, layout: str = "NCHW"
+        self,
+        student_path: str,
+        teacher_path: str,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        layout: str = "NCHW",
+        prefix_tokens: int = 1,
     ):
         super().__init__()
         if layout not in LAYOUTS:
@@ -101,23 +110,22 @@ class SaliencyWeightedDistortion(nn.Module):
         self.alpha = alpha
         self.beta = beta
         self.layout = layout
+        self.prefix_tokens = prefix_tokens
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: dict) -> Tensor:
         h_hat = student_io_dict[self.student_path]["output"].float()
         h = teacher_io_dict[self.teacher_path]["output"].float()
-        s = LAYOUTS[self.layout](targets["saliency"], h.shape)
+        s = self._per_token(targets["saliency"], h.shape)
         weight = (self.alpha + self.beta * s) / (self.alpha + self.beta)
         return (weight * (h_hat - h).square()).sum()
 
-
-def _per_patch(saliency: Tensor, shape: torch.Size) -> Tensor:
-    grid = math.isqrt(shape[1])  # prefix tokens are fewer than what the next square would need
-    patches = F.adaptive_avg_pool2d(saliency, (grid, grid)).flatten(2).transpose(1, 2)
-    return torch.cat([patches.new_ones(len(patches), shape[1] - grid**2, 1), patches], dim=1)
-
-
-LAYOUTS: dict[str, Callable[[Tensor, torch.Size], Tensor]] = {
-    "NCHW": lambda saliency, shape: F.adaptive_avg_pool2d(saliency, shape[2:]),
-    "NHWC": lambda saliency, shape: F.adaptive_avg_pool2d(saliency, shape[1:3]).permute(0, 2, 3, 1),
-    "NLC": _per_patch,
-}
+    def _per_token(self, saliency: Tensor, shape: torch.Size) -> Tensor:
+        grid = math.isqrt(max(0, shape[1] - self.prefix_tokens))
+        if len(shape) != len(self.layout) or (self.layout == "NLC" and grid**2 + self.prefix_tokens != shape[1]):
+            raise UserError(f"{self.teacher_path} gives {tuple(shape)}, which is not {self.layout}: change the layout")
+        if self.layout == "NCHW":
+            return F.adaptive_avg_pool2d(saliency, shape[2:])
+        if self.layout == "NHWC":
+            return F.adaptive_avg_pool2d(saliency, shape[1:3]).permute(0, 2, 3, 1)
+        patches = F.adaptive_avg_pool2d(saliency, (grid, grid)).flatten(2).transpose(1, 2)
+        return torch.cat([patches.new_ones(len(patches), self.prefix_tokens, 1), patches], dim=1)

@@ -177,21 +177,29 @@ def stages_of(train_config: dict) -> list[dict]:
     return [train_config[name] for name in names if name in train_config] or [train_config]
 
 
+def check_tails(models: dict[str, nn.Module]) -> None:
+    """Refuses a student around another tail than the teacher's: the head of one would be distilled for the other's.
+
+    Raises:
+        UserError: the tails differ, before the student's own weights are loaded.
+    """
+    teacher, student = models.get("teacher_model"), models.get("student_model")
+    both_cut = isinstance(teacher, Backbone) and isinstance(student, SplitClassifier)
+    if both_cut and digest(teacher.tail) != digest(student.tail):
+        raise UserError("teacher_model and the student's backbone have different tails: give both the same weights")
+
+
 def check_training(config: dict, models: dict[str, nn.Module]) -> None:
     """Finds, before any training, what only the built models and data sets can tell.
 
     Raises:
         UserError: a stage's module path that is not in its model, with the nearest one; a stage with fewer images than
-            a batch; or a student whose tail is not the teacher's, so that the head of one would be distilled for the
-            tail of another.
+            a batch, or with other classes than the model knows; parameter groups under the name that torchdistill's
+            other box reads.
     """
-    teacher, student = models.get("teacher_model"), models.get("student_model")
-    trained = student or models["model"]
+    trained = models.get("student_model") or models["model"]
     if "test" not in config:
         raise UserError("the config has no 'test': a training ends with one")
-    both_cut = isinstance(teacher, Backbone) and isinstance(student, SplitClassifier)
-    if both_cut and digest(teacher.tail) != digest(student.tail):
-        raise UserError("teacher_model and the student's backbone have different tails: give both the same weights")
     roles = {"teacher": "teacher_model", "student": "student_model", "model": "model"}
     for number, stage in enumerate(stages_of(config["train"]), 1):
         if "val_data_loader" not in stage:
@@ -200,14 +208,27 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
         images = config["datasets"][loader_config["dataset_id"]]
         if not len(build_data_loader(images, loader_config, distributed=False)):
             raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than a batch")
+        folders, classes = getattr(images, "classes", None), _num_classes(trained)
+        if folders is not None and len(folders) != classes:
+            raise UserError(f"stage {number}: the data set has {len(folders)} classes, the model knows {classes}")
         for role, name in roles.items():
             used = stage.get(role, {})
             hooks = [path for paths in used.get("forward_hook", {}).values() for path in paths]
             for path in [*used.get("sequential", []), *used.get("frozen_modules", []), *hooks]:
                 _check_module_path(path, models[name], f"stage {number}, {role}")
         optimizer = stage.get("optimizer", {})
-        for group in optimizer.get("module_wise_configs", []) + optimizer.get("module_wise_kwargs", []):
+        read, ignored = "module_wise_configs", "module_wise_kwargs"
+        if "teacher_model" not in models:
+            read, ignored = ignored, read
+        if ignored in optimizer:
+            raise UserError(f"stage {number}, optimizer: {ignored} is not read here, write {read}")
+        for group in optimizer.get(read, []):
             _check_module_path(group["module"], trained, f"stage {number}, optimizer")
+
+
+def _num_classes(model: nn.Module) -> int:
+    """Returns the width of the classifier, the last linear layer."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1].out_features
 
 
 def _check_module_path(path: str, model: nn.Module, place: str) -> None:

@@ -34,7 +34,8 @@ class Backbone(nn.Module):
         self.data_config = data_config
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.tail(self.head(x))
+        """Returns logits (B, num_classes), in float32 under autocast too: losses of logits need the precision."""
+        return self.tail(self.head(x)).float()
 
 
 @register_model(key="timm_classifier")
@@ -45,8 +46,8 @@ def create_timm_model(
 
     Args:
         name: timm's model name.
-        weights_path: safetensors file or state dict that fits the model exactly; None keeps timm's initial weights.
-        pretrained: take timm's own weights instead (downloaded once).
+        weights_path: safetensors file or state dict that fits the model exactly.
+        pretrained: without a file, take timm's own weights (downloaded once); else those it was initialised with.
         num_classes: width of the classifier.
         **timm_kwargs: constructor arguments of timm's model class.
 
@@ -55,6 +56,7 @@ def create_timm_model(
     """
     if not timm.is_model(name):
         raise UserError(f"timm has no model '{name}'{_nearest_timm_name(name)}")
+    pretrained = pretrained and weights_path is None
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **timm_kwargs)
     except (OSError, TypeError, ValueError, AssertionError, RuntimeError) as error:
@@ -216,7 +218,11 @@ def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
         supported = ", ".join(kind.__name__ for kind in CUTS)
         raise UserError(f"no cut for the family {type(model).__name__}; supported: {supported}")
     head, tail = family(model, split_idx)
-    return Backbone(nn.Sequential(head), nn.Sequential(tail), timm.data.resolve_model_data_config(model))
+    data_config = timm.data.resolve_model_data_config(model)
+    own_size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if own_size is not None:  # timm's config does not follow the argument img_size
+        data_config["input_size"] = (3, *own_size)
+    return Backbone(nn.Sequential(head), nn.Sequential(tail), data_config)
 
 
 @register_model(key="timm_backbone")

@@ -228,8 +228,8 @@ class JointAutoregressive(Hyperprior):
     """Joint autoregressive and hierarchical prior (Minnen et al., NeurIPS 2018): z and a 5x5 causal context.
 
     Encoder and decoder go through the latent position by position. Where the forward pass rounds y
-    itself, the coder rounds its distance to the predicted mean, as CompressAI has it: the two y_hat differ by less
-    than one.
+    itself, the coder rounds its distance to the predicted mean, as CompressAI has it: the two y_hat differ by at
+    most one, so that validation in training, which uses the former, is an estimate of the test.
 
     Args:
         latent_channels: channels of y.

@@ -40,9 +40,9 @@ class SplitClassifier(CodedModel):
         self.tail = tail
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, num_classes); the latent gets noise in training and is rounded in evaluation."""
+        """Returns float32 logits (B, num_classes); the latent gets noise in training, in evaluation it is rounded."""
         y_hat = self.entropy_model(self.encoder(x))
-        return self.tail(self.decoder(y_hat))
+        return self.tail(self.decoder(y_hat)).float()
 
     @torch.inference_mode()
     def encode(self, x: Tensor) -> list[bytes]:
@@ -87,9 +87,26 @@ def create_split_classifier(
     cut_backbone = create_backbone(**backbone)
     student = SplitClassifier(encoder, entropy_model, decoder, cut_backbone.tail)
     if trained_parts is not None:
+        check_trained_parts(trained_parts)
         load_parts(student, **trained_parts)
     _check_shapes(student, cut_backbone.head, cut_backbone.data_config["input_size"])
     return student
+
+
+def check_trained_parts(trained_parts: dict) -> None:
+    """Refuses what `load_parts` does not take.
+
+    Raises:
+        UserError: a missing or unknown key, or a part that no student has.
+    """
+    for key in trained_parts:
+        if key not in ("weights_path", "modules"):
+            raise UserError(f"trained_parts has no '{key}'{did_you_mean(key, ('weights_path', 'modules'))}")
+    if len(trained_parts) < 2:
+        raise UserError("trained_parts needs weights_path and modules")
+    for name in trained_parts["modules"]:
+        if name not in PARTS:
+            raise UserError(f"trained_parts: a student has no part '{name}'{did_you_mean(name, PARTS)}")
 
 
 def load_parts(student: SplitClassifier, weights_path: str, modules: list[str]) -> None:
@@ -101,22 +118,20 @@ def load_parts(student: SplitClassifier, weights_path: str, modules: list[str]) 
         modules: any of encoder, entropy_model, decoder.
 
     Raises:
-        UserError: no such part, or weights that do not fit it.
+        UserError: weights that are missing or do not fit a part.
     """
     state = read_state_dict(weights_path)
-    for name in modules:
-        if name not in PARTS:
-            raise UserError(f"trained_parts: a student has no part '{name}'{did_you_mean(name, PARTS)}")
-        part = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
-        load_weights(_Part(getattr(student, name)), weights_path, {f"part.{key}": part[key] for key in part})
+    wanted = {key: tensor for key, tensor in state.items() if key.startswith(tuple(f"{name}." for name in modules))}
+    load_weights(StudentParts(student, modules), weights_path, wanted)
 
 
-class _Part(CodedModel):
-    """A part as a model of its own, for loading the coder's tables."""
+class StudentParts(CodedModel):
+    """Some parts of a student under their names, as a model of its own that loads the coder's tables too."""
 
-    def __init__(self, part: nn.Module):
+    def __init__(self, student: SplitClassifier, modules: list[str]):
         super().__init__()
-        self.part = part
+        for name in modules:
+            self.add_module(name, getattr(student, name))
 
 
 @torch.no_grad()

@@ -37,14 +37,17 @@ def main(argv: list[str] | None = None) -> None:
     # The workers inherit the imported libraries; one config per worker, so that its peak memory is its own.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["main_classification_torchdistill"])
-    failed = 0
+    failed, longest = 0, 0.0
     print(f"{'config':<64}{'seconds':>9}{'peak GiB':>10}")
     with ProcessPoolExecutor(args.jobs, context, max_tasks_per_child=1) as pool:
-        for done in as_completed([pool.submit(trial, path) for path in configs]):
-            result = done.result()
+        waiting = {pool.submit(trial, path): path for path in configs}
+        for done in as_completed(waiting):
+            lost = Trial(str(waiting[done]), 0.0, 0.0, "the process died; is the memory enough?")
+            result = done.result() if done.exception() is None else lost
             failed += bool(result.cause)
+            longest = max(longest, result.seconds)
             print(f"{result.config:<64}{result.seconds:>9.1f}{result.memory_gib:>10.2f}  {result.cause}", flush=True)
-    print(f"{len(configs) - failed} of {len(configs)} configs are sound")
+    print(f"{len(configs) - failed} of {len(configs)} configs are sound; the longest took {longest:.0f} s")
     sys.exit(1 if failed else 0)
 
 
@@ -64,7 +67,7 @@ def trial(path: Path) -> Trial:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
             run(["--config", str(path), "--dry_run", "--device", "cpu"])
     except SystemExit:
-        cause = errors.getvalue().strip().splitlines()[-1]
+        cause = (errors.getvalue().strip().splitlines() or ["it ended without a word"])[-1]
     except Exception as error:  # one config's failure must not hide the others
         cause = f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - start

@@ -11,9 +11,10 @@ A sweep file lists groups; a group is the product of its configs, the values und
           lmbda: [0.03, 0.06]
         seeds: [0]                          # default
 
-A sweep given again goes on: a run is made anew only where its config has changed or its test is missing. Runs begin
-from scratch (or from what their config's `trained_parts` name); one that fails is reported at the end, after the
-others, and makes the exit code 1.
+A sweep given again goes on: a run is made anew only where its config, its seed or another run's weights that it begins
+with have changed since, or where its test is missing. Runs begin from scratch (or from what their config's
+`trained_parts` name); a group begins when those before it have ended. A run that fails is reported at the end, after
+the others, and makes the exit code 1. Times are those of a machine with `--jobs` runs on it.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,18 +30,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.atomic import write_atomically
-from misc.config import compose_config
+from misc.config import compose_config, read_plain
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.evaluation import KILOBYTE
 from misc.progress import progress_bar
 from misc.run_folder import ROOT
 
 GROUP_KEYS = ("configs", "set", "seeds")
+WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,15 @@ class Run:
         return command + (["--device", device] if device else [])
 
     def is_done(self) -> bool:
-        """Whether the run folder holds the test of this very config."""
-        resolved = self.folder / "config.resolved.yaml"
-        if not (self.folder / "test.json").is_file() or not resolved.is_file():
+        """Whether the run folder holds the test of this very config and seed, made after the weights it begins with."""
+        test, resolved = self.folder / "test.json", self.folder / "config.resolved.yaml"
+        if not test.is_file() or not resolved.is_file():
             return False
-        return resolved.read_text() == compose_config(self.config, self.overrides).resolved
+        wanted = compose_config(self.config, self.overrides).resolved
+        if resolved.read_text() != wanted or json.loads(test.read_text())["seed"] != self.seed:
+            return False
+        sources = (self.folder.parent / name for name in WEIGHTS_OF_A_RUN.findall(wanted))
+        return all(source.is_file() and source.stat().st_mtime < test.stat().st_mtime for source in sources)
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -80,45 +85,47 @@ def get_argparser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    sweep, runs = read_sweep(args.sweep)
+    sweep, groups = read_sweep(args.sweep)
+    runs = [run for group in groups for run in group]
     for run in runs:
         compose_config(run.config, run.overrides)  # a mistake in the last run shows before the first
     failed = []
     with ThreadPoolExecutor(args.jobs) as pool, progress_bar(None, "sweep", len(runs), unit="runs") as bar:
-        for run, succeeded in pool.map(lambda run: (run, run.is_done() or make(run, args.device)), runs):
-            if not succeeded:
-                failed.append(run)
-                bar.write(f"{run.name}: failed, see {log_of(run)}")
-            bar.update()
-            write_rows(ROOT / sweep["results"], [row_of(run) for run in runs if run not in failed and run.is_done()])
+        for group in groups:
+            for run, succeeded in pool.map(lambda run: (run, run.is_done() or make(run, args.device)), group):
+                if not succeeded:
+                    failed.append(run)
+                    bar.write(f"{run.name}: failed, see {log_of(run)}")
+                bar.update()
+                done = [run for run in runs if run not in failed and run.is_done()]
+                write_rows(ROOT / sweep["results"], [row_of(run) for run in done])
     print(f"{table([row_of(run) for run in runs if run not in failed])}\n\nResults: {ROOT / sweep['results']}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(run.name for run in failed)}", file=sys.stderr)
         sys.exit(1)
 
 
-def read_sweep(path: Path) -> tuple[dict, list[Run]]:
-    """Returns the sweep file and its runs.
+def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
+    """Returns the sweep file and the runs of each group.
 
     Raises:
         UserError: a file that is missing, malformed, or names unknown keys.
     """
-    try:
-        sweep = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(sweep, dict) or set(sweep) != {"output", "results", "groups"}:
+    sweep = read_plain(path)
+    if set(sweep) != {"output", "results", "groups"}:
         raise UserError(f"{path}: a sweep holds 'output', 'results' and 'groups' (and nothing else)")
-    runs = [run for group in sweep["groups"] for run in runs_of(group, path, ROOT / sweep["output"])]
-    names = [run.name for run in runs]
+    groups = [list(runs_of(group, path, ROOT / sweep["output"])) for group in sweep["groups"]]
+    names = [run.name for group in groups for run in group]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise UserError(f"{path}: two runs are called {doubled}")
-    return sweep, runs
+    return sweep, groups
 
 
 def runs_of(group: dict, path: Path, output: Path) -> Iterator[Run]:
     """Yields the runs of one group; a run's name tells the config and every value that the group varies."""
+    if "configs" not in group:
+        raise UserError(f"{path}: a group has no 'configs'")
     for key in group:
         if key not in GROUP_KEYS:
             raise UserError(f"{path}: unknown key '{key}' in a group{did_you_mean(key, GROUP_KEYS)}")

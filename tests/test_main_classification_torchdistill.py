@@ -227,9 +227,10 @@ def test_an_encoder_serves_another_backbone_unchanged_and_its_streams_decode(com
 def test_fine_tuning_moves_decoder_and_tail_alone(command, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     main([*command("phd_resnet", "--skip_ckpt", "--run_dir", str(first), "--student_only"), *one_epoch(1)])
-    start = ["--set", f"models.student_model.src_ckpt={first / 'weights.safetensors'}"]
-    arguments = [*command("finetune_resnet", "--run_dir", str(second)), *start, *one_epoch(1)]
-    main([*arguments, "--set", "train.stage1.optimizer.kwargs.lr=0.1"])
+    start = f"models.student_model.kwargs.trained_parts.weights_path={first / 'weights.safetensors'}"
+    arguments = [*command("finetune_resnet", "--run_dir", str(second), "--set", start), *one_epoch(1)]
+    arguments += ["--set", "train.stage1.optimizer.kwargs.lr=0.1"]
+    main([*arguments, "--skip_ckpt"])
     before, after = (load_file(run / "weights.safetensors") for run in (first, second))
     assert any(name.startswith("tail.") for name in after)
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
@@ -238,8 +239,12 @@ def test_fine_tuning_moves_decoder_and_tail_alone(command, tmp_path, capsys):
     assert not torch.equal(tuned.tail.fc.weight, teacher.tail.fc.weight)
     x = torch.randn(2, 3, 64, 64)
     assert tuned.encode(x) == teacher.encode(x)
+    capsys.readouterr()
     line = failure(capsys, [*arguments, "--set", "train.stage1.optimizer.module_wise_configs.0.module=decodr"])
     assert "no module 'decodr'; did you mean 'decoder'" in line
+    (first / "weights.safetensors").unlink()
+    main([*arguments, "--test_only"])
+    main(arguments)  # goes on from its own weights, whose tail is another by now
 
 
 def student_of(arguments: list[str], run: Path) -> SplitClassifier:
@@ -277,6 +282,7 @@ def failure(capsys, arguments: list[str]) -> str:
         (["--set", "models.teacher_model.kwargs.weights_path=null"], "untrained"),
         (["--set", "models.teacher_model.kwargs.layers=[1, 1, 1, one]"], "timm model 'resnet18'"),
         (["--set", "batch_size=64"], "no step to take"),
+        (["--set", "models.student_model.kwargs.trained_parts={modules: [encoder]}"], "needs weights_path and modules"),
     ],
 )
 def test_mistakes_are_one_line_and_stop_before_training(command, tmp_path, capsys, more, message):

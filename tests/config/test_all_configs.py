@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from torchdistill.losses import registry as losses
 from torchdistill.models import registry as models
@@ -42,6 +43,57 @@ def test_every_folder_and_every_file_outside_of_a_series_is_in_the_index():
 @pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if "lmbda_" in leaf.stem], ids=lambda leaf: str(leaf.parent))
 def test_number_in_the_name_is_lmbda(leaf):
     assert float(leaf.stem.rpartition("lmbda_")[2]) == float(compose(leaf)["lmbda"])
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if "lmbda_" in leaf.stem], ids=lambda leaf: str(leaf.parent))
+def test_lmbda_weighs_the_rate_of_every_stage_that_has_one(leaf):
+    config = compose(leaf)
+    stages = [stage["criterion"]["kwargs"]["sub_terms"] for stage in config["train"].values()]
+    rates = [terms["rate"]["weight"] for terms in stages if "rate" in terms]
+    assert rates and all(rate == config["lmbda"] for rate in rates)
+
+
+SCHEDULES = {
+    "main_experiments/phd/lmbda_0.128": [(5, 16, 1e-3, 0.61054023, "bfloat16")],
+    "main_experiments/phd_15_epochs/lmbda_1.024": [(15, 16, 1e-3, 0.61054023, "bfloat16")],
+    "main_experiments/sg/lmbda_0.064": [(1, 16, 1e-3, 0.61054023, "bfloat16"), (4, 8, 4e-4, 0.61054023, None)],
+    "main_experiments/sg_15_epochs/lmbda_0.015": [
+        (2, 16, 1e-3, 0.61054023, "bfloat16"),
+        (13, 8, 4e-4, 0.61054023, None),
+    ],
+    "cam-variants/gradcam-withbackprop/lmbda_0.016": [
+        (2, 16, 1e-3, 0.61054023, "bfloat16"),
+        (13, 8, 4e-4, 0.61054023, None),
+    ],
+    "limitations-direct-optimization/ce/lmbda_0.016": [(7, 16, 1e-3, 0.794328235, "bfloat16")],
+    "limitations-direct-optimization/kd/lmbda_0.015": [(7, 16, 1e-3, 0.794328235, "bfloat16")],
+    "finetune/decoder_and_tail": [(5, 96, 5e-4, 0.562341325, "bfloat16")],
+    "baselines/entropic_student/lmbda_0.32": [(10, 64, 1e-3, 0.1, None), (10, 64, 1e-3, 0.1, None)],
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_the_papers(name):
+    stages = compose(CONFIGS / f"{name}.yaml")["train"].values()
+    assert [
+        (
+            stage["num_epochs"],
+            stage["train_data_loader"]["kwargs"]["batch_size"],
+            stage["optimizer"]["kwargs"]["lr"],
+            stage["scheduler"]["kwargs"]["gamma"],
+            stage.get("autocast"),
+        )
+        for stage in stages
+    ] == SCHEDULES[name]
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if "backbones" in leaf.parts], ids=lambda leaf: leaf.stem)
+def test_images_are_normalised_as_the_backbone_was_trained(leaf):
+    resolved = compose_config(leaf).resolved
+    name = re.search(r"name: (\S+\.\S+_in\S*)", resolved).group(1)
+    trained = timm.get_pretrained_cfg(name)
+    assert f"mean: [{', '.join(map(str, trained.mean))}]" in resolved
+    assert f"std: [{', '.join(map(str, trained.std))}]" in resolved
 
 
 def compose(leaf: Path) -> dict:

@@ -142,6 +142,18 @@ def test_merge_key_sees_what_another_base_adds(write, base):
     assert train["stage1"]["autocast"] is train["stage2"]["autocast"] is None
 
 
+def test_a_leaf_may_be_a_base_and_hands_its_anchors_on(write, base, tmp_path):
+    (tmp_path / "middle.yaml").write_text("base: base.yaml\nset: {lmbda: 0.07, train.stage1.num_epochs: 7}\n")
+    (tmp_path / "more.yaml").write_text("vars: {another: *train}\n")
+    config = load_config(write("base: [middle.yaml, more.yaml]\nset: {lmbda: 0.08}\n")).data
+    assert config["lmbda"] == 0.08 and config["train"]["stage1"]["num_epochs"] == 7
+
+
+def test_leaves_that_build_on_each_other_are_refused(write, tmp_path):
+    (tmp_path / "middle.yaml").write_text("base: leaf.yaml\n")
+    assert "leaf.yaml is, in the end, its own base" in error_of(write("base: middle.yaml\n"))
+
+
 def test_scalar_in_two_bases_names_both_places(write, base):
     other = write("\ntrain:\n  stage1:\n    num_epochs: 5\n", "other.yaml")
     message = error_of(write("base: [base.yaml, other.yaml]\n"))

@@ -3,13 +3,13 @@
 import pytest
 
 from main_classification_torchdistill import main
-from misc.run_folder import ROOT
+from misc.run_folder import ROOT, default_run_dir
 
-SWIN = "vars.backbone={name: swin_tiny_patch4_window7_224, depths: [1, 1, 1, 1]}"
-RESNET = "vars.backbone={name: resnet50, layers: [1, 1, 1, 1]}"
-ENTROPIC_STUDENT = "vars.backbone={name: resnet50, layers: [1, 1, 1, 1], split_idx: 1}"
-CONVNEXT = "vars.backbone={name: convnext_base, depths: [1, 1, 1, 1], dims: [128, 256, 64, 64]}"
-VIT = "vars.backbone={name: deit_small_patch16_224, depth: 4, split_idx: 3}"
+SWIN = "vars.backbone={pretrained: true, name: swin_tiny_patch4_window7_224, depths: [1, 1, 1, 1]}"
+RESNET = "vars.backbone={pretrained: true, name: resnet50, layers: [1, 1, 1, 1]}"
+ENTROPIC_STUDENT = "vars.backbone={pretrained: true, name: resnet50, layers: [1, 1, 1, 1], split_idx: 1}"
+CONVNEXT = "vars.backbone={pretrained: true, name: convnext_base, depths: [1, 1, 1, 1], dims: [128, 256, 64, 64]}"
+VIT = "vars.backbone={pretrained: true, name: deit_small_patch16_224, depth: 4, split_idx: 3}"
 NEW_CLASSIFIER = (
     "models.model.kwargs.backbone={name: swin_tiny_patch4_window7_224, depths: [1, 1, 1, 1], new_classifier: 37}"
 )
@@ -26,6 +26,9 @@ def printed_by(config: str, capsys, *overrides: str) -> str:
     [
         ("main_experiments/phd/lmbda_0.032.yaml", SWIN, ["latent y   48x28x28", "target h   196x384"]),
         ("main_experiments/sg_15_epochs/lmbda_0.015.yaml", SWIN, ["stage 1", "stage 2", "141,696", "2,058,974"]),
+        ("cam-variants/gradcam-withbackprop/lmbda_0.016.yaml", SWIN, ["stage 2"]),
+        ("cam-variants/published_encoder/lmbda_0.032.yaml", SWIN, ["141,696"]),
+        ("quickstart/reuse_swin_from_resnet.yaml", "lmbda=0.1", ["target h   16x128"]),
         ("cam-variants/multi_resolution/lmbda_0.032.yaml", SWIN, ["deep_distortion"]),
         ("limitations-direct-optimization/ce/lmbda_0.008.yaml", SWIN, ["cross_entropy", "rate"]),
         ("limitations-direct-optimization/kd/lmbda_0.yaml", SWIN, ["distillation", "rate 0 "]),
@@ -43,10 +46,13 @@ def printed_by(config: str, capsys, *overrides: str) -> str:
 )
 def test_a_config_of_each_family_is_sound(config, override, wanted, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run_dir = default_run_dir(ROOT / "config" / config)
+    was_there = run_dir.exists()
     printed = printed_by(config, capsys, override)
     for text in [*wanted, "Sound."]:
         assert text in printed
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and run_dir.exists() == was_there
 
 
 @pytest.mark.slow
@@ -70,6 +76,20 @@ def test_a_mistake_is_told_without_data_or_weights(capsys):
             "quickstart/phd_resnet.yaml", capsys, "models.student_model.kwargs.decoder.init.kwargs.out_channels=7"
         )
     assert "decoder gives h_hat of (7, 8, 8)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("models.teacher_model.kwargs.weights_path=null", "untrained"),
+        ("models.student_model.kwargs.trained_parts={weights_path: x, modles: [encoder]}", "did you mean 'modules'"),
+        ("models.student_model.kwargs.backbone.new_clasifier=3", "new_clasifier"),
+    ],
+)
+def test_what_would_fail_with_weights_fails_without_them(override, message, capsys):
+    with pytest.raises(SystemExit):
+        printed_by("quickstart/phd_resnet.yaml", capsys, override)
+    assert message in capsys.readouterr().err
 
 
 def test_two_purposes_exclude_each_other(capsys):

@@ -49,6 +49,13 @@ def test_prefix_tokens_count_in_full():
     assert loss.item() == 4.0
 
 
+@pytest.mark.parametrize(("layout", "shape"), [("NCHW", (2, 17, 8)), ("NLC", (2, 142, 8)), ("NLC", (2, 4, 4, 8))])
+def test_a_feature_of_another_layout_is_refused(layout, shape):
+    io = {"decoder": {"output": torch.zeros(shape)}}, {"head": {"output": torch.zeros(shape)}}
+    with pytest.raises(UserError, match=f"head gives .* which is not {layout}"):
+        SaliencyWeightedDistortion("decoder", "head", layout=layout)(*io, {"saliency": torch.zeros(2, 1, 8, 8)})
+
+
 def test_an_unknown_layout_is_named():
     with pytest.raises(UserError, match="no layout 'NHCW'; did you mean"):
         SaliencyWeightedDistortion("decoder", "head", layout="NHCW")

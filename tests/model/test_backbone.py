@@ -56,6 +56,17 @@ def test_convolutional_models_are_cut_at_any_input_size(name, size):
         assert torch.equal(backbone.tail(h), model(x))
 
 
+def test_the_data_config_follows_the_image_size():
+    arguments = {"name": "swin_tiny_patch4_window7_224", "img_size": 128, "window_size": 4, "depths": [1, 1, 1, 1]}
+    assert tuple(create_backbone(**arguments).data_config["input_size"]) == (3, 128, 128)
+
+
+def test_logits_are_float32_under_autocast(backbone_arguments):
+    backbone = create_backbone(**backbone_arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert backbone(torch.randn(1, 3, 64, 64)).dtype == torch.float32
+
+
 def test_head_and_tail_of_a_vit_do_not_hold_each_others_tokens(backbone_arguments):
     backbone = create_backbone(**backbone_arguments)
     shared = set(map(id, backbone.head.parameters())) & set(map(id, backbone.tail.parameters()))

@@ -66,6 +66,8 @@ def test_weights_without_tail_load_with_their_tables(student, backbone_arguments
 @pytest.mark.parametrize("prior", [FactorizedPrior, Checkerboard])
 def test_parts_of_one_student_serve_another_backbone(prior, tmp_path):
     student = build(BACKBONES["resnet"], prior).eval()
+    with torch.no_grad():  # a fresh encoder gives latents that all round to zero
+        student.encoder[-1].skip.weight *= 100
     student.update(force=True, update_quantiles=True)
     save_weights(student, tmp_path / "first.safetensors", digest(student.tail))
     parts = {"weights_path": str(tmp_path / "first.safetensors"), "modules": ["encoder", "entropy_model"]}
@@ -75,7 +77,7 @@ def test_parts_of_one_student_serve_another_backbone(prior, tmp_path):
         assert digest(other.entropy_model) == digest(student.entropy_model)
         x = torch.randn(2, 3, 64, 64)
         streams = student.encode(x)
-        assert other.encode(x) == streams
+        assert other.encode(x) == streams and len(set(streams)) == 2
         with torch.no_grad():
             assert torch.equal(other.decode(streams), other(x))
 

@@ -1,9 +1,12 @@
 import csv
+import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from misc.config import compose_config
 from misc.digits_on_photographs import write_data_set
 from misc.errors import UserError
 from misc.run_folder import ROOT
@@ -29,7 +32,7 @@ def write(tmp_path):
 
 def test_a_group_is_the_product_of_configs_values_and_seeds(write):
     group = {"configs": ["a.yaml", "b.yaml"], "set": {"lmbda": [0.1, 0.2], "x.key": "model.One"}, "seeds": [0, 1]}
-    _, runs = sweep.read_sweep(write([group]))
+    _, (runs,) = sweep.read_sweep(write([group]))
     assert len({run.name for run in runs}) == len(runs) == 8
     assert runs[0].name == "a-0.1-seed0" and runs[0].overrides == ("lmbda=0.1", 'x.key="model.One"')
     assert runs[0].command(None)[1:4:2] == [str(ROOT / "main_classification_torchdistill.py"), str(runs[0].config)]
@@ -39,12 +42,31 @@ def test_a_group_is_the_product_of_configs_values_and_seeds(write):
     ("groups", "message"),
     [
         ([{"configs": ["a.yaml"], "sett": {}}], "unknown key 'sett' in a group; did you mean 'set'"),
+        ([{"set": {}}], "a group has no 'configs'"),
         ([{"configs": ["a.yaml"]}, {"configs": ["a.yaml"]}], "two runs are called a"),
     ],
 )
 def test_mistakes_are_named(write, groups, message):
     with pytest.raises(UserError, match=message):
         sweep.read_sweep(write(groups))
+
+
+def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
+    source, folder = tmp_path / "sweeps" / "s" / "first" / "weights.safetensors", tmp_path / "sweeps" / "s" / "second"
+    parts = f"models.student_model.kwargs.trained_parts.weights_path={source}"
+    config = ROOT / "config/quickstart/reuse_swin_from_resnet.yaml"
+    run = sweep.Run("second", config, (parts,), 0, folder)
+    for path in (source, folder / "test.json"):
+        path.parent.mkdir(parents=True)
+    (folder / "config.resolved.yaml").write_text(compose_config(config, [parts]).resolved)
+    (folder / "test.json").write_text('{"seed": 0}')
+    assert not run.is_done()  # its source is not there
+    source.touch()
+    os.utime(source, (1, 1))
+    assert run.is_done()
+    assert not dataclasses.replace(run, seed=1).is_done()
+    os.utime(folder / "test.json", (0, 0))
+    assert not run.is_done()
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
@@ -59,7 +81,8 @@ def test_runs_are_made_once_and_a_failed_one_is_told_after_the_others(write, tmp
     config = str(ROOT / "config/quickstart/teacher_resnet.yaml")
     broken = {**settings, "train.optimizer.kwargs.lr": 1e30, "train.scheduler.kwargs.max_lr": 1e30}
     path = write([{"configs": [config], "set": broken}, {"configs": [config], "set": settings, "seeds": [0, 1]}])
-    _, runs = sweep.read_sweep(path)
+    _, groups = sweep.read_sweep(path)
+    runs = [run for group in groups for run in group]
     assert len(runs) == 3
     with pytest.raises(SystemExit) as stop:
         sweep.main([str(path), "--device", "cpu"])
