@@ -5,10 +5,8 @@ import json
 from pathlib import Path
 
 import torch
-import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
 from torch import nn
 from torchdistill.common.main_util import set_seed
-from torchdistill.datasets.util import build_data_loader
 from torchdistill.models.registry import get_model
 
 from misc.atomic import write_atomically
@@ -18,7 +16,7 @@ from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation import latency, results_table, test_classifier, test_student
+from misc.evaluation import latency, results_table, test_classifier, test_loader, test_student
 from misc.run_folder import default_run_dir, provenance, start_run
 from misc.training import check_tails, check_training, train
 from misc.weights import load_into
@@ -144,8 +142,7 @@ def test(
     config: dict, models: dict[str, nn.Module], device: torch.device, student_only: bool, run_dir: Path, origin: dict
 ) -> None:
     """Tests on `config["test"]`, prints one table and writes it as test.json in the run folder."""
-    loader_config = config["test"]["test_data_loader"]
-    loader = build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
+    loader = test_loader(config)
     results = {}
     if "teacher_model" in models and not student_only:
         results["teacher"] = test_classifier(models["teacher_model"], loader, device, "teacher")

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from torchdistill.datasets.util import build_data_loader
 
-from misc.evaluation import KILOBYTE, latency, test_classifier, test_student
+from misc.evaluation import KILOBYTE, latency, test_classifier, test_loader, test_student
 from misc.training import check_training, stages_of, train
 from model.backbone import Backbone
 from model.split import SplitClassifier
@@ -98,8 +97,7 @@ def dry_run(config: dict, models: dict[str, nn.Module], device: torch.device) ->
     check_training(config, models)
     with tempfile.TemporaryDirectory() as folder:
         train(config, models, device, Path(folder))
-    loader_config = config["test"]["test_data_loader"]
-    loader = build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
+    loader = test_loader(config)
     if isinstance(trained, SplitClassifier):
         trained.update()
         sent = KILOBYTE * test_student(trained, loader, device)["sent_kb"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchdistill.datasets.util import build_data_loader
 
 from misc import bitstream
 from misc.progress import progress_bar
@@ -14,6 +15,12 @@ from model.split import SplitClassifier
 
 KILOBYTE = 1024  # as in the paper's code
 TIMED_IMAGES = 20
+
+
+def test_loader(config: dict) -> DataLoader:
+    """Returns the loader that a config's `test` describes."""
+    loader_config = config["test"]["test_data_loader"]
+    return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
 
 
 @torch.inference_mode()

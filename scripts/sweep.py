@@ -7,14 +7,15 @@ A sweep file lists groups; a group is the product of its configs, the values und
     groups:
       - configs: [phd_resnet.yaml]          # relative to the sweep file
         set:
-          train.stage1.num_epochs: 3        # one value, or a list of which each makes a run
+          train.stage1.num_epochs: 3        # one value, or a list of which each makes a run and names it
           lmbda: [0.03, 0.06]
         seeds: [0]                          # default
 
 A sweep given again goes on: a run is made anew only where its config, its seed or another run's weights that it begins
 with have changed since, or where its test is missing. Runs begin from scratch (or from what their config's
 `trained_parts` name); a group begins when those before it have ended. A run that fails is reported at the end, after
-the others, and makes the exit code 1. Times are those of a machine with `--jobs` runs on it.
+the others, and makes the exit code 1. Training is timed with `--jobs` runs on the machine, encoding and decoding at the
+end, one student at a time.
 """
 
 import argparse
@@ -32,12 +33,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from main_classification_torchdistill import build_model
 from misc.atomic import write_atomically
-from misc.config import compose_config, read_plain
+from misc.config import compose_config, load_config, read_plain
+from misc.cores import share_cores
+from misc.device import default_device, usable_device
 from misc.errors import UserError, did_you_mean, exit_on_user_error
-from misc.evaluation import KILOBYTE
+from misc.evaluation import KILOBYTE, latency, test_loader
 from misc.progress import progress_bar
 from misc.run_folder import ROOT
+from misc.weights import load_into
 
 GROUP_KEYS = ("configs", "set", "seeds")
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
@@ -97,9 +102,12 @@ def main(argv: list[str] | None = None) -> None:
                     failed.append(run)
                     bar.write(f"{run.name}: failed, see {log_of(run)}")
                 bar.update()
-                done = [run for run in runs if run not in failed and run.is_done()]
-                write_rows(ROOT / sweep["results"], [row_of(run) for run in done])
-    print(f"{table([row_of(run) for run in runs if run not in failed])}\n\nResults: {ROOT / sweep['results']}")
+                write_rows(ROOT / sweep["results"], [row_of(run) for run in runs if run.is_done()])
+    done = [run for run in runs if run not in failed]
+    for run in progress_bar(done, "timing", len(done), unit="students"):
+        time_student(run, args.device)
+    write_rows(ROOT / sweep["results"], [row_of(run) for run in done])
+    print(f"{table([row_of(run) for run in done])}\n\nResults: {ROOT / sweep['results']}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(run.name for run in failed)}", file=sys.stderr)
         sys.exit(1)
@@ -123,20 +131,19 @@ def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
 
 
 def runs_of(group: dict, path: Path, output: Path) -> Iterator[Run]:
-    """Yields the runs of one group; a run's name tells the config and every value that the group varies."""
+    """Yields the runs of one group; a run's name tells the config and its value of every list in the group."""
     if "configs" not in group:
         raise UserError(f"{path}: a group has no 'configs'")
     for key in group:
         if key not in GROUP_KEYS:
             raise UserError(f"{path}: unknown key '{key}' in a group{did_you_mean(key, GROUP_KEYS)}")
-    settings = {key: value if isinstance(value, list) else [value] for key, value in group.get("set", {}).items()}
+    lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
+    settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
     seeds = group.get("seeds", [0])
     for config, values, seed in itertools.product(group["configs"], itertools.product(*settings.values()), seeds):
-        choices = zip(values, settings.values(), strict=True)
-        varied = [
-            value.rpartition(".")[2] if isinstance(value, str) else str(value) for value, of in choices if len(of) > 1
-        ]
-        name = "-".join([Path(config).stem, *varied, *([f"seed{seed}"] if len(seeds) > 1 else [])])
+        named = [value for key, value in zip(settings, values, strict=True) if key in lists]
+        parts = [value.rpartition(".")[2] if isinstance(value, str) else str(value) for value in named]
+        name = "-".join([Path(config).stem, *parts, *([f"seed{seed}"] if "seeds" in group else [])])
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
         yield Run(name, (path.parent / config).resolve(), overrides, seed, output / name)
 
@@ -146,6 +153,23 @@ def make(run: Run, device: str | None) -> bool:
     log_of(run).parent.mkdir(parents=True, exist_ok=True)
     with open(log_of(run), "w") as log:
         return subprocess.run(run.command(device), stdout=log, stderr=subprocess.STDOUT).returncode == 0
+
+
+def time_student(run: Run, device: str | None) -> None:
+    """Writes the run's latency.json, unless it is there and newer than the weights."""
+    path, weights = run.folder / "latency.json", run.folder / "weights.safetensors"
+    if path.is_file() and path.stat().st_mtime > weights.stat().st_mtime:
+        return
+    share_cores()
+    config = load_config(run.folder / "config.resolved.yaml", mode="test").data
+    if "student_model" not in config["models"]:
+        return
+    place = usable_device(device or default_device())
+    config["models"]["student_model"]["kwargs"].pop("trained_parts", None)
+    student = build_model("student_model", config["models"]["student_model"], place)
+    load_into(student, weights)
+    loader = test_loader(config)
+    write_atomically(path, json.dumps(latency(student, loader, place)).encode())
 
 
 def log_of(run: Run) -> Path:
@@ -178,9 +202,9 @@ def row_of(run: Run) -> dict[str, object]:
             "bpp_bytes": round(student["bpp_bytes"], 5),
             "bpp_likelihood": round(student["bpp_likelihood"], 5),
             "edge_parameters": student["edge_parameters"],
-            "encode_ms": round(test["latency"]["encode_ms"], 1),
-            "decode_ms": round(test["latency"]["decode_ms"], 1),
         }
+        timed = run.folder / "latency.json"
+        row |= {name: round(ms, 1) for name, ms in json.loads(timed.read_text()).items()} if timed.is_file() else {}
     return row
 
 
