@@ -75,6 +75,7 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path):
         sweep.read_sweep(tmp_path / "sweep.yaml")
 
 
+@pytest.mark.slow
 def test_runs_are_made_once_and_a_failed_one_is_told_after_the_others(write, tmp_path, capsys):
     write_data_set(tmp_path / "digits", num_train=40, num_val=20)
     settings = {**TINY, "dataset_root": str(tmp_path / "digits")}
