@@ -25,8 +25,10 @@ from misc.codecs import CodecPoint, by_codec, read_points
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder, read_rgb
 from misc.progress import progress_bar
+from saliency_maps.drawing import overlay, png
 from saliency_maps.map_folder import MANIFEST, existing_maps, map_names, read_json, read_map, relative_image_names
-from saliency_maps.scores import MapScores, resize_map, score_maps
+from saliency_maps.objects import read_mask
+from saliency_maps.scores import MapScores, score_maps
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers differ too.
 CODEC_STYLES = {"JPEG": ("#D55E00", "s"), "WebP": ("#0072B2", "^")}
@@ -36,7 +38,6 @@ STYLE = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "report", "axe
 
 SHEET_IMAGES, SHEET_COLUMNS = 24, 4
 TILE, GAP, SEAM = 192, 24, 4  # pixels
-OVERLAY = 0.6  # opacity of the map
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -202,11 +203,6 @@ def maps_and_masks(samples: Sequence[Sample]) -> Iterator[tuple[np.ndarray, np.n
     return ((read_map(sample.saliency), read_mask(sample.mask)) for sample in samples)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Returns a mask (H, W) bool."""
-    return np.asarray(read_rgb(path).convert("L")) > 127
-
-
 def caption(scores: MapScores) -> str:
     """Returns what the sheet shows and how its maps score over all val images."""
     return (
@@ -232,15 +228,14 @@ def saliency_sheet(samples: Sequence[Sample]) -> Image.Image:
         row, column = divmod(number, SHEET_COLUMNS)
         x, y = GAP + column * pair, GAP + row * (TILE + GAP)
         sheet.paste(read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC), (x, y))
-        sheet.paste(overlay(sample), (x + TILE + SEAM, y))
+        sheet.paste(outlined_overlay(sample), (x + TILE + SEAM, y))
     return sheet
 
 
-def overlay(sample: Sample) -> Image.Image:
+def outlined_overlay(sample: Sample) -> Image.Image:
     """Draws the map in colour over the grey image, and the mask's outline in white."""
-    grey = read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC).convert("L").convert("RGB")
-    colours = matplotlib.colormaps["viridis"](resize_map(read_map(sample.saliency), (TILE, TILE)))[..., :3]
-    drawing = Image.blend(grey, Image.fromarray((255 * colours).round().astype(np.uint8)), OVERLAY)
+    image = read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    drawing = overlay(image, read_map(sample.saliency))
     drawing.paste("white", mask=outline(sample.mask))
     return drawing
 
@@ -251,12 +246,6 @@ def outline(path: Path) -> Image.Image:
     mask = mask.resize((2 * TILE, 2 * TILE), Image.Resampling.BICUBIC).point(lambda value: 255 * (value > 127))
     ring = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(7)), mask)
     return ring.resize((TILE, TILE), Image.Resampling.BOX)
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":
