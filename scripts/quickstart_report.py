@@ -26,7 +26,7 @@ from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder, read_rgb
 from misc.progress import progress_bar
 from saliency_maps.drawing import overlay, png
-from saliency_maps.map_folder import MANIFEST, existing_maps, map_names, read_json, read_map, relative_image_names
+from saliency_maps.map_folder import MapFolder, map_names, relative_image_names
 from saliency_maps.objects import read_mask
 from saliency_maps.scores import MapScores, score_maps
 
@@ -57,18 +57,19 @@ def get_argparser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     runs, points = report.read_runs(args.run_dir), read_points(args.codecs)
-    samples = find_samples(args.dataset, args.maps)
+    maps = MapFolder(args.maps)
+    samples = find_samples(args.dataset, maps)
     rows, table = report.results_rows(runs, points, args.codecs), report.summary_table(runs, points)
-    scores = score_maps(progress_bar(maps_and_masks(samples), "scoring maps", len(samples)))
+    scores = score_maps(progress_bar(maps_and_masks(samples, maps), "scoring maps", len(samples)))
     arguments = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "scripts/quickstart_report.py", *arguments])
-    conditions = report.conditions(runs, read_json(args.maps / MANIFEST).get("command", "unknown"), command)
+    conditions = report.conditions(runs, maps.manifest.get("command", "unknown"), command)
     figure = rate_accuracy(runs, points)
     files = {
         "results.csv": report.results_csv(rows).encode(),
         "rate_accuracy.png": rendered(figure, "png"),
         "rate_accuracy.svg": rendered(figure, "svg"),
-        "saliency.png": png(saliency_sheet(samples)),
+        "saliency.png": png(saliency_sheet(samples, maps)),
         "index.html": report.page(table, "rate_accuracy.svg", "saliency.png", caption(scores), conditions).encode(),
     }
     for name, content in files.items():
@@ -166,41 +167,35 @@ def rendered(figure: Figure, file_format: str) -> bytes:
 
 
 class Sample(NamedTuple):
-    """Where a val image, its saliency map and its mask lie."""
+    """Where a val image and its mask lie, and the name of its saliency map."""
 
     label: int
     image: Path
-    saliency: Path
+    saliency: str
     mask: Path
 
 
-def find_samples(dataset: Path, maps: Path) -> list[Sample]:
+def find_samples(dataset: Path, maps: MapFolder) -> list[Sample]:
     """Returns all val images with their maps and masks.
 
     Raises:
-        UserError: no images, or images without a map or a mask (how many, the first one).
+        UserError: no images, or images without a map (how many, the first ones) or a mask (the first one).
     """
     images = ImageFolder(dataset / "val")
     names = relative_image_names(images.root, (path for path, _ in images.samples))
     maps_of = map_names(names)
-    existing = existing_maps(maps)
-    missing = [name for name in maps_of if name not in existing]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(names)} val images have no map in {maps} ({missing[0]}, ...): make "
-            "them with saliency_maps/cam_prep/cam_map_generation.py"
-        )
+    maps.check_complete(maps_of)
     samples = []
     for (path, label), name in zip(images.samples, maps_of, strict=True):
         mask = (dataset / "val_masks" / name).with_suffix(".png")
         if not mask.is_file():
             raise UserError(f"{mask} is missing: make the data set with `python scripts/prepare_dataset.py digits`")
-        samples.append(Sample(label, Path(path), maps / name, mask))
+        samples.append(Sample(label, Path(path), name, mask))
     return samples
 
 
-def maps_and_masks(samples: Sequence[Sample]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return ((read_map(sample.saliency), read_mask(sample.mask)) for sample in samples)
+def maps_and_masks(samples: Sequence[Sample], maps: MapFolder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return ((maps.read(sample.saliency), read_mask(sample.mask)) for sample in samples)
 
 
 def caption(scores: MapScores) -> str:
@@ -214,7 +209,7 @@ def caption(scores: MapScores) -> str:
     )
 
 
-def saliency_sheet(samples: Sequence[Sample]) -> Image.Image:
+def saliency_sheet(samples: Sequence[Sample], maps: MapFolder) -> Image.Image:
     """Draws pairs, image and map with outline; the first images of every class in turn, sorted by class."""
     by_class: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -228,14 +223,14 @@ def saliency_sheet(samples: Sequence[Sample]) -> Image.Image:
         row, column = divmod(number, SHEET_COLUMNS)
         x, y = GAP + column * pair, GAP + row * (TILE + GAP)
         sheet.paste(read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC), (x, y))
-        sheet.paste(outlined_overlay(sample), (x + TILE + SEAM, y))
+        sheet.paste(outlined_overlay(sample, maps.read(sample.saliency)), (x + TILE + SEAM, y))
     return sheet
 
 
-def outlined_overlay(sample: Sample) -> Image.Image:
-    """Draws the map in colour over the grey image, and the mask's outline in white."""
+def outlined_overlay(sample: Sample, saliency: np.ndarray) -> Image.Image:
+    """Draws the map (h, w) in colour over the grey image, and the mask's outline in white."""
     image = read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
-    drawing = overlay(image, read_map(sample.saliency))
+    drawing = overlay(image, saliency)
     drawing.paste("white", mask=outline(sample.mask))
     return drawing
 

@@ -35,7 +35,7 @@ from saliency_maps.cam_prep.teacher import (
     teacher_by_name,
     teacher_from_config,
 )
-from saliency_maps.map_folder import dataset_identity, existing_maps, map_names, relative_image_names
+from saliency_maps.map_folder import MapFolder, dataset_identity, map_names, relative_image_names
 
 
 @exit_on_user_error
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if ranks.first:
             open_map_folder(args.output, settings)
         ranks.wait()
-        existing = existing_maps(args.output)
+        existing = MapFolder(args.output).names
         missing = [index for index, name in enumerate(names) if name not in existing]
         ranks.wait()
         start = time.perf_counter()

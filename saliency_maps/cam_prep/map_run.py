@@ -19,8 +19,8 @@ from saliency_maps.cam_prep.saliency import NO_PREFERENCE, SaliencyMapper, repla
 from saliency_maps.map_folder import (
     MANIFEST,
     SETTINGS,
+    MapFolder,
     read_json,
-    read_map,
     write_json,
     write_map,
 )
@@ -89,7 +89,8 @@ def make_maps(
 
 def uniform_maps(names: Sequence[str], output: Path) -> list[str]:
     """Returns the names of those maps that express no preference; reading them needs no record of earlier runs."""
-    return [name for name in names if (read_map(output / name) == NO_PREFERENCE).all()]
+    maps = MapFolder(output)
+    return [name for name in names if (maps.read(name) == NO_PREFERENCE).all()]
 
 
 def write_manifest(output: Path, settings: dict[str, Any], provenance: dict[str, Any], names: Sequence[str]) -> int:
