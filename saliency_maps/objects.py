@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from misc.errors import UserError
+from misc.errors import UserError, nearest
 from misc.image_folder import read_rgb
 
 VAL_BOXES = "val_annotations.txt"
@@ -27,9 +27,59 @@ def read_mask(path: Path) -> np.ndarray:
     """Returns a mask (H, W) bool: true where the file is brighter than half.
 
     Raises:
-        UserError: a truncated or unreadable file.
+        UserError: a truncated or unreadable file, or one without an object.
     """
-    return np.asarray(read_rgb(path).convert("L")) > 127
+    mask = np.asarray(read_rgb(path).convert("L")) > 127
+    if not mask.any():
+        raise UserError(f"{path} shows no object: expected a mask with pixels brighter than half, or no file")
+    return mask
+
+
+def masks_in(root: Path, image_names: Sequence[str]) -> dict[str, Path]:
+    """Returns those masks, `cat/0001.png`, that there are of images, `cat/0001.jpg`; by the image's name.
+
+    Raises:
+        UserError: no such folder, or none of the images has a mask.
+    """
+    if not root.is_dir():
+        raise UserError(f"no masks at {root.absolute()}: expected a folder with a PNG per image, CLASS/IMAGE.png")
+    expected = {name: f"{os.path.splitext(name)[0]}.png" for name in image_names}
+    found = {name: root / mask for name, mask in expected.items() if (root / mask).is_file()}
+    if not found:
+        there = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png")))
+        first = expected[image_names[0]]
+        raise UserError(
+            f"none of {len(image_names)} images has a mask in {root}: expected {first}{nearest(first, there)}"
+        )
+    return found
+
+
+def boxes_in(path: Path, image_names: Sequence[str]) -> dict[str, list[Box]]:
+    """Returns the boxes of those images, `cat/0001.jpg`, whose file name, `0001.jpg`, has any; by the image's name.
+
+    Args:
+        path: see `read_boxes`.
+        image_names: of the images.
+
+    Raises:
+        UserError: see `read_boxes`; boxes for none of the images; or two images that would share boxes.
+    """
+    boxes = read_boxes(path)
+    owners: dict[str, str] = {}
+    for image in image_names:
+        file = image.rpartition("/")[2]
+        if file in boxes and file in owners:
+            raise UserError(
+                f"{path} has boxes of {file}, which may be {owners[file]} or {image}: rename one of the images"
+            )
+        owners[file] = image
+    found = {image: boxes[file] for file, image in owners.items() if file in boxes}
+    if not found:
+        first = next(iter(owners))
+        raise UserError(
+            f"none of {len(image_names)} images has a box in {path}: expected {first}{nearest(first, boxes)}"
+        )
+    return found
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
