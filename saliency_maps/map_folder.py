@@ -8,7 +8,9 @@
 """
 
 import hashlib
+import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -169,6 +171,16 @@ class Pack:
             raise UserError(f"{self.path} has shape {values.shape}, not ({len(self.rows)}, height, width): {AGAIN}")
         return values
 
+    def is_whole(self, map_size: tuple[int, int], dtype: str) -> bool:
+        """Tells from header, index and size of the file whether it can hold what it should."""
+        try:
+            shape = self.values.shape
+        except UserError:
+            return False
+        return (
+            shape[1:] == map_size and self.values.dtype == dtype and self.path.stat().st_size == file_size(shape, dtype)
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         # A mapping would be sent as a copy of all its values.
         return {key: value for key, value in vars(self).items() if key != "values"}
@@ -230,28 +242,46 @@ def write_map(path: Path, saliency: np.ndarray, dtype: str = "float32") -> None:
 def write_pack(root: Path, class_name: str, names: Sequence[str]) -> None:
     """Moves the maps of a class into one file; a kill at any moment loses none and shows no part.
 
-    A pack that is there already grows: `names` must begin with its names.
+    A pack that is there already grows at its end, so that its old index fits the new file until the new one is there.
 
     Args:
         root: the folder of maps, all of one size and dtype.
         class_name: the class's folder.
-        names: all maps of the class, `cat/0001.npy`; single ones are deleted when they are in the pack.
+        names: the maps of the class, `cat/0001.npy`, in the order of the data set; those that have neither a file nor
+            a row in the pack are left out.
     """
-    pack = Pack(root, class_name)
     old = Pack(root, class_name) if class_name in packed_classes(root) else None
-    with open_atomically(pack.path) as file:
-        for row, name in enumerate(names):
-            rest = name.removeprefix(f"{class_name}/")
-            stored = old.values[old.rows[rest]] if old and rest in old.rows else load_array(root / name)
-            if row == 0:
-                header = {"descr": stored.dtype.str, "fortran_order": False, "shape": (len(names), *stored.shape)}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(stored.tobytes())
-    write_json(pack.index_path, {"names": [name.removeprefix(f"{class_name}/") for name in names]})
-    for name in names:
-        (root / name).unlink(missing_ok=True)
+    rows = old.names if old else []
+    held = set(rows)
+    singles = [name for name in names if (root / name).is_file()]
+    new = [name for name in singles if name not in held]
+    if new:
+        _write_rows(root, class_name, old, new)
+        write_json(Pack(root, class_name).index_path, {"names": [name.partition("/")[2] for name in [*rows, *new]]})
+    for name in singles:
+        (root / name).unlink()
     with suppress(OSError):  # of a folder that is not empty or was never there
         (root / class_name).rmdir()
+
+
+def _write_rows(root: Path, class_name: str, old: Pack | None, new: Sequence[str]) -> None:
+    num_old = len(old.rows) if old else 0
+    first = load_array(root / new[0])
+    header = {"descr": first.dtype.str, "fortran_order": False, "shape": (num_old + len(new), *first.shape)}
+    with open_atomically(Pack(root, class_name).path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for row in range(num_old):
+            file.write(old.values[row].tobytes())
+        for name in new:
+            file.write(load_array(root / name).tobytes())
+
+
+def file_size(shape: tuple[int, ...], dtype: str) -> int:
+    """Returns the bytes of an `.npy` file."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return len(header.getvalue()) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def write_json(path: Path, content: dict) -> None:
