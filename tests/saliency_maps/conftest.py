@@ -45,7 +45,7 @@ def build_swin_v2() -> torch.nn.Module:
     )
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
-            torch.nn.init.ones_(module.weight)  # zero after initialisation, and with it every target layer
+            torch.nn.init.normal_(module.weight, 1.0, 0.5)  # zero otherwise, and with it every target layer
     return model
 
 
