@@ -4,6 +4,7 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 
 class UserError(ValueError):
@@ -17,6 +18,12 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; expected one of {', '.join(choices)}" if choices else ""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Returns `"; the nearest there is 'x'"`, of the first 10,000 choices, or `"; there is none"`."""
+    near = difflib.get_close_matches(name, islice(choices, 10_000), n=1, cutoff=0)
+    return f"; the nearest there is '{near[0]}'" if near else "; there is none"
 
 
 def exit_on_user_error(main: Callable[..., None]) -> Callable[..., None]:

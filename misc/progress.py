@@ -7,8 +7,12 @@ from tqdm import tqdm
 
 
 def progress_bar(
-    iterable: Iterable | None = None, description: str = "", total: int | None = None, unit: str = "images"
+    iterable: Iterable | None = None,
+    description: str = "",
+    total: int | None = None,
+    unit: str = "images",
+    width: int = 100,
 ):
     """Returns a tqdm bar that refreshes twice a second on a terminal and every 10 seconds in a log file."""
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    return tqdm(iterable, description, total, unit=f" {unit}", mininterval=interval, maxinterval=interval, ncols=100)
+    return tqdm(iterable, description, total, unit=f" {unit}", mininterval=interval, maxinterval=interval, ncols=width)

@@ -12,15 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from misc.errors import UserError
 from misc.image_folder import ImageFolder
-from saliency_maps.map_folder import (
-    MANIFEST,
-    dataset_identity,
-    existing_maps,
-    map_names,
-    read_json,
-    read_map,
-    relative_image_names,
-)
+from saliency_maps.map_folder import MapFolder, dataset_identity, map_names, relative_image_names
 
 
 class SaliencyMap(tv_tensors.Mask):
@@ -63,36 +55,17 @@ class ImageFolderWithMaps(ImageFolder):
 
     def __init__(self, root: str | Path, map_root: str | Path, transforms: Callable[..., tuple[Any, Tensor]]) -> None:
         super().__init__(root)
-        self.map_root = Path(map_root).expanduser()
+        self.maps = MapFolder(map_root)
         self.joint_transforms = transforms
         image_names = relative_image_names(self.root, (path for path, _ in self.samples))
         self.map_names = map_names(image_names)
-        self._check_manifest(dataset_identity(self.root, image_names))
-        self._check_maps_exist()
+        if self.maps.manifest.get("settings", {}).get("dataset_sha256") != dataset_identity(self.root, image_names):
+            raise UserError(f"the maps in {self.maps.root} were made for another data set than {self.root}")
+        self.maps.check_complete(self.map_names)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         image, label = super().__getitem__(index)
-        saliency = torch.from_numpy(read_map(self.map_root / self.map_names[index]))[None]
+        saliency = torch.from_numpy(self.maps.read(self.map_names[index]))[None]
         saliency = F.resize(SaliencyMap(saliency), [image.height, image.width])
         image, saliency = self.joint_transforms(image, saliency)
         return image, {"label": label, "saliency": saliency.as_subclass(Tensor)}
-
-    def _check_manifest(self, identity: str) -> None:
-        if not (self.map_root / MANIFEST).is_file():
-            raise UserError(
-                f"{self.map_root} has no {MANIFEST}: make the maps with `python saliency_maps/cam_prep/"
-                f"cam_map_generation.py --model MODEL --input {self.root} --output {self.map_root}`"
-            )
-        manifest = read_json(self.map_root / MANIFEST)
-        if manifest.get("settings", {}).get("dataset_sha256") != identity:
-            raise UserError(f"the maps in {self.map_root} were made for another data set than {self.root}")
-
-    def _check_maps_exist(self) -> None:
-        existing = existing_maps(self.map_root)
-        missing = [name for name in self.map_names if name not in existing]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(self.map_names)} maps are missing in {self.map_root} "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): "
-                "give the command that made the others again and it makes these"
-            )

@@ -25,8 +25,10 @@ from misc.codecs import CodecPoint, by_codec, read_points
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder, read_rgb
 from misc.progress import progress_bar
-from saliency_maps.map_folder import MANIFEST, existing_maps, map_names, read_json, read_map, relative_image_names
-from saliency_maps.scores import MapScores, resize_map, score_maps
+from saliency_maps.drawing import overlay, png
+from saliency_maps.map_folder import MapFolder, map_names, relative_image_names
+from saliency_maps.objects import read_mask
+from saliency_maps.scores import MapScores, score_maps
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers differ too.
 CODEC_STYLES = {"JPEG": ("#D55E00", "s"), "WebP": ("#0072B2", "^")}
@@ -36,7 +38,6 @@ STYLE = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "report", "axe
 
 SHEET_IMAGES, SHEET_COLUMNS = 24, 4
 TILE, GAP, SEAM = 192, 24, 4  # pixels
-OVERLAY = 0.6  # opacity of the map
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -56,18 +57,19 @@ def get_argparser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     runs, points = report.read_runs(args.run_dir), read_points(args.codecs)
-    samples = find_samples(args.dataset, args.maps)
+    maps = MapFolder(args.maps)
+    samples = find_samples(args.dataset, maps)
     rows, table = report.results_rows(runs, points, args.codecs), report.summary_table(runs, points)
-    scores = score_maps(progress_bar(maps_and_masks(samples), "scoring maps", len(samples)))
+    scores = score_maps(progress_bar(maps_and_masks(samples, maps), "scoring maps", len(samples)))
     arguments = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "scripts/quickstart_report.py", *arguments])
-    conditions = report.conditions(runs, read_json(args.maps / MANIFEST).get("command", "unknown"), command)
+    conditions = report.conditions(runs, maps.manifest.get("command", "unknown"), command)
     figure = rate_accuracy(runs, points)
     files = {
         "results.csv": report.results_csv(rows).encode(),
         "rate_accuracy.png": rendered(figure, "png"),
         "rate_accuracy.svg": rendered(figure, "svg"),
-        "saliency.png": png(saliency_sheet(samples)),
+        "saliency.png": png(saliency_sheet(samples, maps)),
         "index.html": report.page(table, "rate_accuracy.svg", "saliency.png", caption(scores), conditions).encode(),
     }
     for name, content in files.items():
@@ -165,46 +167,35 @@ def rendered(figure: Figure, file_format: str) -> bytes:
 
 
 class Sample(NamedTuple):
-    """Where a val image, its saliency map and its mask lie."""
+    """Where a val image and its mask lie, and the name of its saliency map."""
 
     label: int
     image: Path
-    saliency: Path
+    saliency: str
     mask: Path
 
 
-def find_samples(dataset: Path, maps: Path) -> list[Sample]:
+def find_samples(dataset: Path, maps: MapFolder) -> list[Sample]:
     """Returns all val images with their maps and masks.
 
     Raises:
-        UserError: no images, or images without a map or a mask (how many, the first one).
+        UserError: no images, or images without a map (how many, the first ones) or a mask (the first one).
     """
     images = ImageFolder(dataset / "val")
     names = relative_image_names(images.root, (path for path, _ in images.samples))
     maps_of = map_names(names)
-    existing = existing_maps(maps)
-    missing = [name for name in maps_of if name not in existing]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(names)} val images have no map in {maps} ({missing[0]}, ...): make "
-            "them with saliency_maps/cam_prep/cam_map_generation.py"
-        )
+    maps.check_complete(maps_of)
     samples = []
     for (path, label), name in zip(images.samples, maps_of, strict=True):
         mask = (dataset / "val_masks" / name).with_suffix(".png")
         if not mask.is_file():
             raise UserError(f"{mask} is missing: make the data set with `python scripts/prepare_dataset.py digits`")
-        samples.append(Sample(label, Path(path), maps / name, mask))
+        samples.append(Sample(label, Path(path), name, mask))
     return samples
 
 
-def maps_and_masks(samples: Sequence[Sample]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return ((read_map(sample.saliency), read_mask(sample.mask)) for sample in samples)
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Returns a mask (H, W) bool."""
-    return np.asarray(read_rgb(path).convert("L")) > 127
+def maps_and_masks(samples: Sequence[Sample], maps: MapFolder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return ((maps.read(sample.saliency), read_mask(sample.mask)) for sample in samples)
 
 
 def caption(scores: MapScores) -> str:
@@ -218,7 +209,7 @@ def caption(scores: MapScores) -> str:
     )
 
 
-def saliency_sheet(samples: Sequence[Sample]) -> Image.Image:
+def saliency_sheet(samples: Sequence[Sample], maps: MapFolder) -> Image.Image:
     """Draws pairs, image and map with outline; the first images of every class in turn, sorted by class."""
     by_class: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -232,15 +223,14 @@ def saliency_sheet(samples: Sequence[Sample]) -> Image.Image:
         row, column = divmod(number, SHEET_COLUMNS)
         x, y = GAP + column * pair, GAP + row * (TILE + GAP)
         sheet.paste(read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC), (x, y))
-        sheet.paste(overlay(sample), (x + TILE + SEAM, y))
+        sheet.paste(outlined_overlay(sample, maps.read(sample.saliency)), (x + TILE + SEAM, y))
     return sheet
 
 
-def overlay(sample: Sample) -> Image.Image:
-    """Draws the map in colour over the grey image, and the mask's outline in white."""
-    grey = read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC).convert("L").convert("RGB")
-    colours = matplotlib.colormaps["viridis"](resize_map(read_map(sample.saliency), (TILE, TILE)))[..., :3]
-    drawing = Image.blend(grey, Image.fromarray((255 * colours).round().astype(np.uint8)), OVERLAY)
+def outlined_overlay(sample: Sample, saliency: np.ndarray) -> Image.Image:
+    """Draws the map (h, w) in colour over the grey image, and the mask's outline in white."""
+    image = read_rgb(sample.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    drawing = overlay(image, saliency)
     drawing.paste("white", mask=outline(sample.mask))
     return drawing
 
@@ -251,12 +241,6 @@ def outline(path: Path) -> Image.Image:
     mask = mask.resize((2 * TILE, 2 * TILE), Image.Resampling.BICUBIC).point(lambda value: 255 * (value > 127))
     ring = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(7)), mask)
     return ring.resize((TILE, TILE), Image.Resampling.BOX)
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from main_classification_torchdistill import main
 from misc.digits_on_photographs import write_data_set
 from misc.run_folder import ROOT
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps
-from saliency_maps.map_folder import read_map
+from saliency_maps.map_folder import MapFolder
 from saliency_maps.scores import score_maps
 
 
@@ -42,9 +42,10 @@ def test_maps_of_the_teachers_find_the_digit(digits, tmp_path, backbone, least):
     folders = ["--input", str(digits / "val"), "--output", str(tmp_path / "maps")]
     make_maps(["--config", config, "--device", "cpu", *folders, *recipe])
     masks = sorted((digits / "val_masks").rglob("*.png"))
-    pairs = ((read_map(map_of(mask, digits, tmp_path / "maps")), np.asarray(Image.open(mask)) > 0) for mask in masks)
+    maps = MapFolder(tmp_path / "maps")
+    pairs = ((maps.read(map_name(mask, digits)), np.asarray(Image.open(mask)) > 0) for mask in masks)
     assert score_maps(pairs).mass_ratio >= least
 
 
-def map_of(mask: Path, digits: Path, maps: Path) -> Path:
-    return (maps / mask.relative_to(digits / "val_masks")).with_suffix(".npy")
+def map_name(mask: Path, digits: Path) -> str:
+    return mask.relative_to(digits / "val_masks").with_suffix(".npy").as_posix()

@@ -1,24 +1,48 @@
 """Activations of target layers, and the gradients of class logits with respect to them, at the least cost."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from misc.errors import UserError
+from saliency_maps.cam_prep.clock import Clock
 from saliency_maps.cam_prep.target_layers import TargetLayer
 
 
-def activations(model: nn.Module, layers: Sequence[TargetLayer], images: Tensor) -> list[Tensor]:
-    """Returns each layer's activations, (B, C, H, W), for images (B, 3, H, W); nothing is recorded for a backward."""
+def activations(
+    model: nn.Module,
+    layers: Sequence[TargetLayer],
+    images: Tensor,
+    autocast: torch.dtype | None = None,
+    clock: Clock | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """Runs the model and records nothing for a backward.
+
+    Args:
+        model: frozen and in eval mode, (B, 3, H, W) -> (B, classes).
+        layers: modules of `model`.
+        images: (B, 3, H, W), normalised.
+        autocast: lower precision of the forward pass.
+        clock: counts under "forward".
+
+    Returns:
+        Each layer's activations, (B, C, H, W) in float32, and the logits.
+    """
     with torch.inference_mode(), _recorded(layers, cut=False) as outputs:
-        model(images)
-    return [layer.channels_first(output) for layer, output in zip(layers, _in_order(layers, outputs), strict=True)]
+        logits = _logits(model, images, autocast, clock or Clock())
+    recorded = zip(layers, _in_order(layers, outputs), strict=True)
+    return [layer.channels_first(output).float() for layer, output in recorded], logits
 
 
 def activations_and_gradients(
-    model: nn.Module, layers: Sequence[TargetLayer], images: Tensor, labels: Tensor
+    model: nn.Module,
+    layers: Sequence[TargetLayer],
+    images: Tensor,
+    labels: Tensor | None,
+    autocast: torch.dtype | None = None,
+    clock: Clock | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Returns each layer's activations and the gradients of the images' class logits with respect to them.
 
@@ -30,19 +54,50 @@ def activations_and_gradients(
         model: frozen and in eval mode, (B, 3, H, W) -> (B, classes).
         layers: modules of `model`.
         images: (B, 3, H, W), normalised.
-        labels: (B,), class indices.
+        labels: (B,), class indices; None takes the class that the model predicts.
+        autocast: lower precision of the forward pass.
+        clock: counts under "forward" and "backward".
 
     Returns:
-        Two lists with one detached tensor (B, C, H, W) per layer.
+        Two lists with one detached float32 tensor (B, C, H, W) per layer.
     """
+    clock = clock or Clock()
     with torch.enable_grad(), _recorded(layers, cut=True) as outputs:
-        logits = model(images)
+        logits = _logits(model, images, autocast, clock)
         recorded = _in_order(layers, outputs)
-        gradients = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), recorded)
+        with clock("backward", images.device):
+            gradients = torch.autograd.grad(target_logits(logits, labels).sum(), recorded)
     return (
-        [layer.channels_first(activation.detach()) for layer, activation in zip(layers, recorded, strict=True)],
-        [layer.channels_first(gradient) for layer, gradient in zip(layers, gradients, strict=True)],
+        [layer.channels_first(activation.detach()).float() for layer, activation in zip(layers, recorded, strict=True)],
+        [layer.channels_first(gradient).float() for layer, gradient in zip(layers, gradients, strict=True)],
     )
+
+
+def target_logits(logits: Tensor, labels: Tensor | None) -> Tensor:
+    """Returns the logits (B,) of the labels or, without them, the largest ones."""
+    if labels is None:
+        return logits.max(dim=1).values
+    return logits.gather(1, labels[:, None])[:, 0]
+
+
+def autocast_context(images: Tensor, autocast: torch.dtype | None) -> AbstractContextManager:
+    """Returns the context in which a forward pass of lower precision runs."""
+    return torch.autocast(images.device.type, autocast) if autocast else nullcontext()
+
+
+def _logits(model: nn.Module, images: Tensor, autocast: torch.dtype | None, clock: Clock) -> Tensor:
+    with clock("forward", images.device), autocast_context(images, autocast):
+        return model(images).float()
+
+
+@contextmanager
+def replaced(layer: TargetLayer, output: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Puts `output(own output)` in the place of a layer's output while the context lasts."""
+    handle = layer.module.register_forward_hook(lambda module, inputs, own: output(own))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

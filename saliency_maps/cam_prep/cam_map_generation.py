@@ -12,18 +12,22 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import torch
+
 from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder
-from saliency_maps.cam_prep.cam_methods import CAM_METHODS
-from saliency_maps.cam_prep.map_run import make_maps, open_map_folder, write_manifest
+from saliency_maps.cam_prep.cam_methods import FULL_GRAD, SALIENCY_TYPES
+from saliency_maps.cam_prep.class_indices import class_indices, digest
+from saliency_maps.cam_prep.map_output import FORMATS, MapOutput, check_disk
+from saliency_maps.cam_prep.map_run import batches_to_do, make_maps, shares
 from saliency_maps.cam_prep.ranks import joined_ranks, local_rank
 from saliency_maps.cam_prep.saliency import SaliencyMapper
 from saliency_maps.cam_prep.target_layers import TargetLayer, select_target_layers
@@ -35,54 +39,90 @@ from saliency_maps.cam_prep.teacher import (
     teacher_by_name,
     teacher_from_config,
 )
-from saliency_maps.map_folder import dataset_identity, existing_maps, map_names, relative_image_names
+from saliency_maps.map_folder import DTYPES, SETTINGS, dataset_identity, map_names, relative_image_names
+
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    check_flags(args)
     device = usable_device(args.device, local_rank())
     share_cores()
-    map_dim = requested_map_dim(args)
     images, image_names = open_images(args)
     teacher = load_teacher(args)
-    check_classes(teacher, images)
-    layers = select_target_layers(teacher.model, args.mix_layers, args.include_first, args.target_layer)
+    indices = label_classes(args, teacher, images)
+    layers = target_layers(args, teacher)
     image_format = input_format(teacher.model, args.input_size)
     images.transform = image_format.preprocessing()
-    map_size = (map_dim, map_dim) if map_dim else image_format.size
     settings = {
-        **settings_of(args, teacher, layers, image_format, map_size),
+        **settings_of(args, teacher, layers, image_format, indices),
         "dataset_sha256": dataset_identity(images.root, image_names),
     }
-    names = map_names(image_names)[: args.limit]
+    outputs = map_outputs(args, settings, map_names(image_names))
 
     with joined_ranks() as ranks:
+        num_damaged = 0
         if ranks.first:
-            open_map_folder(args.output, settings)
+            num_damaged = sum(output.open() for output in outputs)
         ranks.wait()
-        existing = existing_maps(args.output)
-        missing = [index for index, name in enumerate(names) if name not in existing]
+        for output in outputs:
+            output.find_missing()
+        if ranks.first:
+            check_disk(outputs, settings)
         ranks.wait()
         start = time.perf_counter()
-        mapper = SaliencyMapper(teacher.model.to(device), layers, args.saliency_type, map_size, args.eigen_smooth)
-        indices = ranks.share(missing)
-        make_maps(mapper, images, names, indices, args.output, device, args.batch_size, args.num_workers)
+        mapper = SaliencyMapper(
+            teacher.model.to(device),
+            layers,
+            args.saliency_type,
+            tuple(settings["map_size"]),
+            args.eigen_smooth,
+            per_layer=args.multires,
+            guided=args.guided_backprop,
+            autocast=AUTOCAST.get(args.autocast),
+        )
+        batches = batches_to_do(outputs, args.batch_size)
+        predicted = args.target == "predicted"
+        make_maps(mapper, images, ranks.share(batches), outputs, predicted, device, args.num_workers)
         ranks.wait()
         seconds = time.perf_counter() - start
         if ranks.first:
-            num_uniform = write_manifest(args.output, settings, provenance_of(args, teacher, argv), names)
-            report(len(missing), len(names), num_uniform, seconds, args.output)
+            provenance = provenance_of(args, teacher, argv)
+            num_uniform = sum(output.finish(provenance) for output in outputs)
+            report(args.output, outputs, sum(map(len, batches)), num_damaged, num_uniform, seconds, mapper.seconds)
 
 
-def report(num_made: int, num_maps: int, num_uniform: int, seconds: float, output: Path) -> None:
-    """Prints what a run did."""
+def report(
+    folder: Path,
+    outputs: Sequence[MapOutput],
+    num_images: int,
+    num_damaged: int,
+    num_uniform: int,
+    seconds: float,
+    parts: Mapping[str, float],
+) -> None:
+    """Prints what a run did.
+
+    Args:
+        folder: where the maps are.
+        outputs: the folders of maps in it.
+        num_images: images that went through the teacher.
+        num_damaged: maps that had been there and were made again.
+        num_uniform: maps without a preference.
+        seconds: how long it took.
+        parts: how long each part of the work took; {} where there was none.
+    """
     if num_uniform:
         print(f"{num_uniform} maps were empty or not finite and are uniform now; the manifest names them")
-    rate = num_made / seconds
-    print(
-        f"{num_made} maps in {seconds:.1f} s, {rate:.1f} images/s, {num_maps - num_made} were there already: {output}"
-    )
+    if parts:
+        print(f"time: {shares(parts)}")
+    num_made = sum(len(output.missing) for output in outputs)
+    num_there = sum(len(output.names) for output in outputs) - num_made
+    damaged = f", {num_damaged} damaged ones made again" if num_damaged else ""
+    rate = num_images / seconds
+    print(f"{num_made} maps in {seconds:.1f} s, {rate:.1f} images/s, {num_there} were there already{damaged}: {folder}")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -93,20 +133,34 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     teacher = parser.add_argument_group("teacher").add_mutually_exclusive_group(required=True)
     teacher.add_argument("--model", help="timm name of the teacher, with timm's weights unless --weights_path is given")
     teacher.add_argument("--config", type=Path, help="take the teacher of this training config")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--weights_path", help="the teacher's weights: safetensors or a state dict")
+    weights.add_argument("--random_weights", action="store_true", help="an untrained teacher, to try the command out")
     add = parser.add_argument
-    add("--weights_path", help="the teacher's weights: safetensors or a state dict")
     add("--num_classes", type=positive, help="the teacher's number of classes, with --model (default: 1000)")
     add("--input_size", type=positive, help="images are resized to this square (default: the teacher's own size)")
     add("--input", type=Path, required=True, help="images, one folder per class, in the order of the teacher's classes")
     add("--output", type=Path, required=True, help="folder of the maps, OUTPUT/CLASS/IMAGE.npy and manifest.json")
     add("--limit", type=positive, help="make the maps of the first LIMIT images only")
-    add("--saliency_type", default="XGradCAM", choices=CAM_METHODS, help="method (default: %(default)s)")
+    add(
+        "--target",
+        default="label",
+        choices=("label", "predicted"),
+        help="explain the class of the image's folder, or the one that the teacher predicts (default: %(default)s)",
+    )
+    add("--class_map", type=Path, help="JSON or YAML file with the teacher's class index of each class folder")
+    add("--saliency_type", default="XGradCAM", choices=SALIENCY_TYPES, help="method (default: %(default)s)")
     add("--mix_layers", action="store_true", help="mean of the maps of three depths (default: the last stage alone)")
     add("--include_first", action="store_true", help="with --mix_layers: add the first stage")
+    add("--multires", action="store_true", help="with --mix_layers: no mean, but one folder per layer, OUTPUT/LAYER")
     add("--target_layer", help="module path of the one layer to look at, in place of the last stage")
     add("--eigen_smooth", action="store_true", help="first principal component over the channels in place of their sum")
+    add("--guided_backprop", action="store_true", help="multiply the maps with guided backpropagation's")
     add("--patch_cam", action="store_true", help="maps of TARGET_DIM x TARGET_DIM (default: the teacher's input size)")
     add("--target_dim", type=positive, help="side of the maps, with --patch_cam (default: 28)")
+    add("--format", default="npy", choices=FORMATS, help="one file per image, or per class (default: %(default)s)")
+    add("--dtype", default="float32", choices=DTYPES, help="of the stored values (default: %(default)s)")
+    add("--autocast", choices=AUTOCAST, help="compute in lower precision (default: float32)")
     add("--batch_size", type=positive, default=16, help="images per step (default: %(default)s)")
     add("--num_workers", type=natural, default=2, help="processes that read images (default: %(default)s)")
     add("--device", default=default_device(), help="cpu, cuda or cuda:N (default here: %(default)s)")
@@ -129,11 +183,18 @@ def _at_least(minimum: int, text: str) -> int:
     return int(text)
 
 
-def requested_map_dim(args: argparse.Namespace) -> int | None:
-    """Returns the side of the maps, None for the size of the teacher's input."""
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuses flags that say nothing without another one, or nothing together."""
     if args.target_dim and not args.patch_cam:
         raise UserError("--target_dim sets the side of the maps of --patch_cam: give both")
-    return (args.target_dim or 28) if args.patch_cam else None
+    if args.multires and not args.mix_layers:
+        raise UserError("--multires keeps the layers of --mix_layers apart: give both")
+    if args.class_map and args.target == "predicted":
+        raise UserError("--class_map says what --target label explains: give either it or --target predicted")
+    if args.num_classes and args.config:
+        raise UserError("--num_classes goes with --model; with --config the config says it")
+    if args.saliency_type == FULL_GRAD and (args.mix_layers or args.target_layer):
+        raise UserError(f"{FULL_GRAD} sums over all layers: give neither --mix_layers nor --target_layer")
 
 
 def open_images(args: argparse.Namespace) -> tuple[ImageFolder, list[str]]:
@@ -146,21 +207,39 @@ def open_images(args: argparse.Namespace) -> tuple[ImageFolder, list[str]]:
 
 def load_teacher(args: argparse.Namespace) -> Teacher:
     """Builds the teacher that the command line names."""
+    if args.random_weights:
+        print("warning: the teacher has random weights; maps of an untrained network mean nothing", file=sys.stderr)
     if args.model:
-        return teacher_by_name(args.model, args.weights_path, args.num_classes)
-    if args.num_classes:
-        raise UserError("--num_classes goes with --model; with --config the config says it")
-    return teacher_from_config(args.config, args.weights_path)
+        return teacher_by_name(args.model, args.weights_path, args.num_classes, args.random_weights)
+    return teacher_from_config(args.config, args.weights_path, args.random_weights)
 
 
-def check_classes(teacher: Teacher, images: ImageFolder) -> None:
-    """Makes sure that a class folder's index can be the teacher's class: a subset would explain the wrong classes."""
-    num_folders, num_classes = len(images.classes), teacher.model.num_classes
-    if num_folders != num_classes:
-        raise UserError(
-            f"{images.root} has {num_folders} class folders and {teacher.name} knows {num_classes} classes: "
-            "give a data set and a teacher with the same classes"
-        )
+def label_classes(args: argparse.Namespace, teacher: Teacher, images: ImageFolder) -> dict[str, int] | None:
+    """Makes the teacher's class the label of each image; returns it by folder, None where labels play no part."""
+    if args.target == "predicted":
+        return None
+    indices = class_indices(images.classes, teacher.model.num_classes, args.class_map)
+    images.target_transform = [indices[folder] for folder in images.classes].__getitem__
+    return indices
+
+
+def target_layers(args: argparse.Namespace, teacher: Teacher) -> list[TargetLayer]:
+    """Returns the layers that the maps look at; FullGrad has none."""
+    if args.saliency_type == FULL_GRAD:
+        return []
+    return select_target_layers(teacher.model, args.mix_layers, args.include_first, args.target_layer)
+
+
+def map_outputs(args: argparse.Namespace, settings: dict[str, Any], names: Sequence[str]) -> list[MapOutput]:
+    """Returns the folder of maps, or with --multires one for each layer, complete in itself."""
+    if not args.multires:
+        return [MapOutput(args.output, settings, names, args.limit)]
+    if (args.output / SETTINGS).exists():
+        raise UserError(f"{args.output} holds maps, and with --multires it would hold folders: choose another --output")
+    return [
+        MapOutput(args.output / layer, {**settings, "layers": [layer]}, names, args.limit)
+        for layer in settings["layers"]
+    ]
 
 
 def settings_of(
@@ -168,23 +247,30 @@ def settings_of(
     teacher: Teacher,
     layers: Sequence[TargetLayer],
     image_format: InputFormat,
-    map_size: tuple[int, int],
+    indices: dict[str, int] | None,
 ) -> dict[str, Any]:
-    """Returns everything but the images that a map depends on."""
+    """Returns everything but the images that a map depends on, and how it is stored."""
     # Seconds to import: a mistake in the arguments should not wait for it.
-    from misc.weights import digest
+    from misc.weights import digest as model_digest
 
+    side = args.target_dim or 28
     settings = {
         "model": teacher.name,
         "model_kwargs": teacher.kwargs,
-        "model_sha256": digest(teacher.model),
+        "model_sha256": model_digest(teacher.model),
+        "target": args.target,
+        "class_indices_sha256": digest(indices) if indices else None,
         "saliency_type": args.saliency_type,
         "layers": [layer.name for layer in layers],
         "eigen_smooth": args.eigen_smooth,
-        "map_size": list(map_size),
+        "guided_backprop": args.guided_backprop,
+        "autocast": args.autocast,
+        "map_size": [side, side] if args.patch_cam else list(image_format.size),
         "input_size": list(image_format.size),
         "mean": list(image_format.mean),
         "std": list(image_format.std),
+        "format": args.format,
+        "dtype": args.dtype,
     }
     # Compared with what an earlier run wrote, hence in JSON's own types.
     return json.loads(json.dumps(settings, default=str))

@@ -9,17 +9,29 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from saliency_maps.cam_prep.perturbation import ablation_weights, score_weights
+from saliency_maps.cam_prep.target_layers import TargetLayer
 
 _POSITIONS = (2, 3)
 
 
 class CamMethod(NamedTuple):
-    """One method: its weighting, whether it needs the gradients, whether it is a principal component by definition."""
+    """One method.
+
+    Attributes:
+        weigh: the weighted activations from A and G; in place of G come the channel weights of a perturbing method,
+            (B, C, 1, 1), or None where it needs neither.
+        uses_gradients: whether it needs G.
+        always_projects: whether it is a principal component by definition.
+        perturb: finds channel weights, (B, C), by further forward passes.
+    """
 
     weigh: Callable[[Tensor, Tensor | None], Tensor]
     uses_gradients: bool = True
     always_projects: bool = False
+    perturb: Callable[[nn.Module, TargetLayer, Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -56,6 +68,11 @@ def eigen_cam(activations: Tensor, gradients: None) -> Tensor:
     return activations
 
 
+def weighted(activations: Tensor, weights: Tensor) -> Tensor:
+    """Channels times the weights of a perturbing method."""
+    return weights * activations
+
+
 CAM_METHODS = {
     "GradCAM": CamMethod(grad_cam),
     "GradCAMPlusPlus": CamMethod(grad_cam_plus_plus),
@@ -64,4 +81,8 @@ CAM_METHODS = {
     "LayerCAM": CamMethod(layer_cam),
     "EigenCAM": CamMethod(eigen_cam, uses_gradients=False, always_projects=True),
     "EigenGradCAM": CamMethod(hi_res_cam, always_projects=True),
+    "AblationCAM": CamMethod(weighted, uses_gradients=False, perturb=ablation_weights),
+    "ScoreCAM": CamMethod(weighted, uses_gradients=False, perturb=score_weights),
 }
+FULL_GRAD = "FullGrad"
+SALIENCY_TYPES = (*CAM_METHODS, FULL_GRAD)

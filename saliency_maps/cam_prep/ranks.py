@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import distributed
 
@@ -23,9 +23,10 @@ class Ranks(NamedTuple):
         """Whether this process does what must be done once."""
         return self.rank == 0
 
-    def share(self, items: Sequence[int]) -> Sequence[int]:
-        """Returns this rank's part of what all ranks hold alike."""
-        return items[self.rank :: self.world_size]
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Returns this rank's part of what all ranks hold alike, a run of neighbours."""
+        start, stop = (len(items) * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return items[start:stop]
 
     def wait(self) -> None:
         """Returns once every rank has come here."""

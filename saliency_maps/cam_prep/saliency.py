@@ -6,26 +6,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saliency_maps.cam_prep.activations import activations, activations_and_gradients
-from saliency_maps.cam_prep.cam_methods import CAM_METHODS
+from saliency_maps.cam_prep.activations import activations, activations_and_gradients, autocast_context
+from saliency_maps.cam_prep.cam_methods import CAM_METHODS, FULL_GRAD
+from saliency_maps.cam_prep.clock import Clock
+from saliency_maps.cam_prep.input_gradients import full_gradients, guided_backpropagation, shrunk
 from saliency_maps.cam_prep.projection import first_principal_component
 from saliency_maps.cam_prep.target_layers import TargetLayer
 
 NO_PREFERENCE = 0.5
+FULL_GRAD_REDUCTION = 8  # of the sides, before FullGrad's parts are projected
 
 
 class SaliencyMapper:
     """Saliency maps of a teacher, as pytorch-grad-cam draws them.
 
     Per layer: weighted activations, their sum or first principal component over the channels, ReLU, min-max scaling,
-    bilinear resize; then the mean over the layers and min-max scaling again.
+    bilinear resize; then the mean over the layers and min-max scaling again. FullGrad has no target layers: it sums
+    what image and biases contribute.
 
     Args:
         model: the teacher, (B, 3, H, W) -> (B, classes). It is put in eval mode and its parameters are frozen.
         layers: target layers of `model`.
-        method: a name of `CAM_METHODS`.
+        method: one of `SALIENCY_TYPES`.
         map_size: (height, width) of the maps.
         eigen_smooth: principal component in place of the sum.
+        per_layer: one map for each layer, in place of their mean.
+        guided: maps times the guided gradients of the image, their mean over RGB scaled to [0, 1].
+        autocast: lower precision of the forward pass; None is float32.
+
+    Attributes:
+        seconds: time spent in "forward", "backward" and "projection" so far.
     """
 
     def __init__(
@@ -35,35 +45,101 @@ class SaliencyMapper:
         method: str,
         map_size: tuple[int, int],
         eigen_smooth: bool = False,
+        per_layer: bool = False,
+        guided: bool = False,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.layers = list(layers)
-        self.method = CAM_METHODS[method]
+        self.method = CAM_METHODS.get(method)
         self.map_size = map_size
-        self.project = eigen_smooth or self.method.always_projects
+        self.project = eigen_smooth or (self.method is not None and self.method.always_projects)
+        self.per_layer = per_layer
+        self.guided = guided
+        self.autocast = autocast
+        self.clock = Clock()
+        if self.method is None and method != FULL_GRAD:
+            raise ValueError(f"no method {method}")
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Returns maps, (B, height, width) in [0, 1] and possibly NaN, for images (B, 3, H, W) and labels (B,)."""
+    @property
+    def seconds(self) -> dict[str, float]:
+        return self.clock.seconds
+
+    def __call__(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Returns maps in [0, 1], possibly NaN.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            labels: (B,), class indices; None takes the class that the model predicts.
+
+        Returns:
+            (B, height, width) or, `per_layer`, (B, layers, height, width).
+        """
+        maps = self._full_grad(images, labels)[:, None] if self.method is None else self._layer_maps(images, labels)
+        if not self.per_layer:
+            maps = min_max(maps.mean(dim=1))
+        if not self.guided:
+            return maps
+        guide = self._guide(images, labels)
+        return maps * (guide[:, None] if self.per_layer else guide)
+
+    def _layer_maps(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        weights: Sequence[Tensor | None]
         if self.method.uses_gradients:
-            layer_activations, gradients = activations_and_gradients(self.model, self.layers, images, labels)
+            features, weights = activations_and_gradients(
+                self.model, self.layers, images, labels, self.autocast, self.clock
+            )
         else:
-            layer_activations = activations(self.model, self.layers, images)
-            gradients = [None] * len(self.layers)
-        with torch.inference_mode():
-            maps = [self._layer_map(*pair) for pair in zip(layer_activations, gradients, strict=True)]
-            return min_max(torch.stack(maps).mean(dim=0))
+            features, logits = activations(self.model, self.layers, images, self.autocast, self.clock)
+            weights = [None] * len(features)
+            if self.method.perturb is not None:
+                labels = logits.argmax(dim=1) if labels is None else labels
+                weights = [self._perturbed(*pair, images, labels) for pair in zip(self.layers, features, strict=True)]
+        with torch.inference_mode(), self.clock("projection", images.device):
+            maps = [self._layer_map(*pair) for pair in zip(features, weights, strict=True)]
+            return torch.stack(maps, dim=1)
 
-    def _layer_map(self, layer_activations: Tensor, gradients: Tensor | None) -> Tensor:
-        weighted = self.method.weigh(layer_activations, gradients)
+    def _perturbed(self, layer: TargetLayer, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        device = images.device
+        with torch.inference_mode(), self.clock("forward", device), autocast_context(images, self.autocast):
+            return self.method.perturb(self.model, layer, images, labels, features)[:, :, None, None].float()
+
+    def _layer_map(self, features: Tensor, weights: Tensor | None) -> Tensor:
+        weighted = self.method.weigh(features, weights)
         saliency = first_principal_component(weighted) if self.project else weighted.sum(dim=1)
         saliency = min_max(saliency.relu())[:, None]
         return F.interpolate(saliency, self.map_size, mode="bilinear", align_corners=False)[:, 0]
+
+    def _full_grad(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with self.clock("backward", images.device), autocast_context(images, self.autocast):
+            own, *others = full_gradients(self.model, images, labels)
+        with torch.inference_mode(), self.clock("projection", images.device):
+            # Resizing is linear, so that the channels of a layer can be summed before it.
+            own = shrunk(_scaled_channels(own.float()), self.map_size)
+            summed = [_scaled_channels(part.float()).sum(dim=1, keepdim=True) for part in others]
+            parts = torch.cat([own, *(shrunk(part, self.map_size) for part in summed)], dim=1)
+            if not self.project:
+                return min_max(parts.sum(dim=1))
+            reduced = tuple(max(1, side // FULL_GRAD_REDUCTION) for side in self.map_size)
+            parts = F.interpolate(_scaled_channels(parts), reduced, mode="bilinear", align_corners=False)
+            maps = min_max(first_principal_component(parts))[:, None]
+            return min_max(F.interpolate(maps, self.map_size, mode="bilinear", align_corners=False)[:, 0])
+
+    def _guide(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with self.clock("backward", images.device), autocast_context(images, self.autocast):
+            gradients = guided_backpropagation(self.model, images, labels)
+        with torch.inference_mode():
+            return min_max(shrunk(gradients.float(), self.map_size).mean(dim=1))
 
 
 def min_max(maps: Tensor) -> Tensor:
     """Scales each map of (B, H, W) to [0, 1]; a constant map becomes 0 (pytorch-grad-cam's `scale_cam_image`)."""
     maps = maps - maps.amin(dim=(1, 2), keepdim=True)
     return maps / (1e-7 + maps.amax(dim=(1, 2), keepdim=True))
+
+
+def _scaled_channels(maps: Tensor) -> Tensor:
+    return min_max(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
 
 
 def replace_useless(maps: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from timm.layers import LayerNorm2d, Mlp
-from timm.models import ConvNeXt, ResNet, SwinTransformer, VisionTransformer
+from timm.models import ConvNeXt, ResNet, SwinTransformer, SwinTransformerV2, VisionTransformer
 from torch import Tensor, nn
 
 from misc.errors import UserError, did_you_mean
@@ -31,6 +31,12 @@ def _convnext_layout(module: nn.Module) -> str:
     return "NHWC" if channels_last else "NCHW"
 
 
+_SWIN = Family(
+    mixed=lambda model: [stage.blocks[-1].norm1 for stage in model.layers[1:4]],
+    last=lambda model: model.layers[-1].blocks[-1].norm1,
+    first_stage=lambda model: model.layers[0],
+    layout=lambda module: "NHWC",
+)
 # ResNet's mixed layers begin with its first stage, so there is none to add. A ViT has no stages: thirds of its depth.
 FAMILIES: dict[type[nn.Module], Family] = {
     ResNet: Family(
@@ -45,12 +51,8 @@ FAMILIES: dict[type[nn.Module], Family] = {
         first_stage=lambda model: model.stages[0].blocks[-1].norm,
         layout=_convnext_layout,
     ),
-    SwinTransformer: Family(
-        mixed=lambda model: [stage.blocks[-1].norm1 for stage in model.layers[1:4]],
-        last=lambda model: model.layers[-1].blocks[-1].norm1,
-        first_stage=lambda model: model.layers[0],
-        layout=lambda module: "NHWC",
-    ),
+    SwinTransformer: _SWIN,
+    SwinTransformerV2: _SWIN,
     VisionTransformer: Family(
         mixed=lambda model: [model.blocks[len(model.blocks) * third // 3 - 1].norm1 for third in (1, 2, 3)],
         last=lambda model: model.blocks[-1].norm1,
@@ -74,6 +76,11 @@ class TargetLayer(NamedTuple):
     module: nn.Module
     layout: str = "NCHW"
     prefix_tokens: int = 0
+
+    @property
+    def channel_dim(self) -> int:
+        """Which dimension of the layer's output are the channels."""
+        return self.layout.index("C")
 
     def channels_first(self, activations: Tensor) -> Tensor:
         """Returns the layer's activations as (B, C, H, W); tokens must be of a square grid.

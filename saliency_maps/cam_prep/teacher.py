@@ -11,9 +11,11 @@ from torchvision.transforms import v2
 
 from misc.errors import UserError
 
+SEED = 0  # of random weights: the same untrained teacher in every run, so that a run can go on
+
 
 class Teacher(NamedTuple):
-    """A classifier, what it was built from, and its weights file (None: timm's pretrained weights)."""
+    """A classifier, what it was built from, and its weights file (None: timm's pretrained weights, or random ones)."""
 
     model: nn.Module
     name: str
@@ -40,17 +42,17 @@ class InputFormat(NamedTuple):
         )
 
 
-def teacher_by_name(name: str, weights_path: str | None = None, num_classes: int | None = None) -> Teacher:
-    """Builds timm's model `name` with the weights of a file or, without one, timm's own.
+def teacher_by_name(
+    name: str, weights_path: str | None = None, num_classes: int | None = None, random_weights: bool = False
+) -> Teacher:
+    """Builds timm's model `name` with the weights of a file or, without one, timm's own, or random ones if asked for.
 
     Raises:
         UserError: see `create_timm_model`; or a number of classes for which there are no pretrained weights.
     """
-    from model.backbone import create_timm_model
-
-    if weights_path is not None:
+    if weights_path is not None or random_weights:
         kwargs = {"num_classes": num_classes or 1000}
-        return Teacher(create_timm_model(name, weights_path, **kwargs), name, kwargs, weights_path)
+        return Teacher(_build(name, weights_path, **kwargs), name, kwargs, weights_path)
     pretrained = timm.get_pretrained_cfg(name, allow_unregistered=True)
     pretrained_classes = pretrained.num_classes if pretrained else 1000
     if num_classes not in (None, pretrained_classes):
@@ -59,21 +61,21 @@ def teacher_by_name(name: str, weights_path: str | None = None, num_classes: int
             "give a file as --weights_path"
         )
     kwargs = {"num_classes": pretrained_classes}
-    return Teacher(create_timm_model(name, pretrained=True, **kwargs), name, kwargs, None)
+    return Teacher(_build(name, pretrained=True, **kwargs), name, kwargs, None)
 
 
-def teacher_from_config(path: str | Path, weights_path: str | None = None) -> Teacher:
+def teacher_from_config(path: str | Path, weights_path: str | None = None, random_weights: bool = False) -> Teacher:
     """Builds the teacher of a training config, uncut.
 
     Args:
         path: a training config; its `models.teacher_model.kwargs` are those of `create_timm_model` and `split_idx`.
         weights_path: weights in place of the config's.
+        random_weights: random ones in place of the config's.
 
     Raises:
         UserError: a config without a teacher, or a teacher without trained weights.
     """
     from misc.config import load_config
-    from model.backbone import create_timm_model
 
     models = load_config(path, mode="test").data["models"]
     try:
@@ -82,13 +84,25 @@ def teacher_from_config(path: str | Path, weights_path: str | None = None) -> Te
     except KeyError:
         raise UserError(f"{path} has no models.teacher_model with kwargs and a name in them") from None
     kwargs.pop("split_idx", None)
+    if random_weights:
+        kwargs |= {"weights_path": None, "pretrained": False}
     weights_path = weights_path or kwargs.get("weights_path")
     kwargs["weights_path"] = weights_path
-    if weights_path is None and not kwargs.get("pretrained"):
-        raise UserError(f"the teacher of {path} is untrained: give its weights as --weights_path")
-    model = create_timm_model(name, **kwargs)
+    if weights_path is None and not kwargs.get("pretrained") and not random_weights:
+        raise UserError(
+            f"the teacher of {path} is untrained: give its weights as --weights_path, or --random_weights to try it out"
+        )
+    model = _build(name, **kwargs)
     kwargs.pop("weights_path")
     return Teacher(model, name, kwargs, weights_path)
+
+
+def _build(*args: Any, **kwargs: Any) -> nn.Module:
+    """Builds a model whose random weights, if it keeps them, are those of every run."""
+    from model.backbone import create_timm_model
+
+    torch.manual_seed(SEED)
+    return create_timm_model(*args, **kwargs)
 
 
 def input_format(model: nn.Module, input_size: int | None = None) -> InputFormat:

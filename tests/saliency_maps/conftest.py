@@ -33,6 +33,22 @@ def build_swin() -> torch.nn.Module:
     )
 
 
+def build_swin_v2() -> torch.nn.Module:
+    model = timm.create_model(
+        "swinv2_tiny_window8_256",
+        num_classes=NUM_CLASSES,
+        img_size=64,
+        window_size=4,
+        embed_dim=24,
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 2, 4, 4),
+    )
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.normal_(module.weight, 1.0, 0.5)  # zero otherwise, and with it every target layer
+    return model
+
+
 def build_convnext() -> torch.nn.Module:
     return timm.create_model(
         "convnext_tiny", num_classes=NUM_CLASSES, dims=(16, 24, 32, 48), depths=(1, 1, 2, 1), ls_init_value=0.5
@@ -47,8 +63,8 @@ def build_vit() -> torch.nn.Module:
 
 @pytest.fixture(
     scope="session",
-    params=[build_resnet, build_swin, build_convnext, build_vit],
-    ids=["resnet", "swin", "convnext", "vit"],
+    params=[build_resnet, build_swin, build_swin_v2, build_convnext, build_vit],
+    ids=["resnet", "swin", "swin_v2", "convnext", "vit"],
 )
 def teacher(request) -> torch.nn.Module:
     torch.manual_seed(0)

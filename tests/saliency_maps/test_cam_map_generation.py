@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from misc.errors import UserError
-from saliency_maps.cam_prep import cam_map_generation, map_run, teacher
+from saliency_maps.cam_prep import cam_map_generation, map_output, teacher
 from saliency_maps.cam_prep.saliency import SaliencyMapper
 
 SCRIPT = str(Path(cam_map_generation.__file__).resolve())
@@ -111,14 +111,14 @@ def test_an_interrupted_run_goes_on(command, tmp_path, monkeypatch):
     whole = {path.relative_to(maps): np.load(path) for path in maps.rglob("*.npy")}
     shutil.rmtree(maps)
 
-    def stop_at_bee(path, saliency):
+    def stop_at_bee(path, *args):
         if path.parent.name == "bee":
             raise KeyboardInterrupt
-        write_map(path, saliency)
+        write_map(path, *args)
 
-    write_map = map_run.write_map
+    write_map = map_output.write_map
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(map_run, "write_map", stop_at_bee)
+        patch.setattr(map_output, "write_map", stop_at_bee)
         cam_map_generation.main([*command, "--batch_size", "1"])
     before = modification_times(maps)
     assert len(before) == 2 and not (maps / "manifest.json").exists()

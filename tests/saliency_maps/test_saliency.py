@@ -1,14 +1,19 @@
 """Maps against pytorch-grad-cam, and the cost of making them: a cut graph and no gradient on parameters."""
 
+import copy
+
 import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
+from pytorch_grad_cam.ablation_layer import AblationLayerVit
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from saliency_maps.cam_prep.activations import activations, activations_and_gradients
-from saliency_maps.cam_prep.cam_methods import CAM_METHODS
+from saliency_maps.cam_prep.cam_methods import CAM_METHODS, FULL_GRAD
+from saliency_maps.cam_prep.input_gradients import guided_backpropagation
 from saliency_maps.cam_prep.saliency import SaliencyMapper, min_max, replace_useless
 from saliency_maps.cam_prep.target_layers import select_target_layers
 
@@ -22,6 +27,8 @@ def oracle(teacher, layers, name, images, labels, eigen_smooth=False) -> np.ndar
     with torch.enable_grad():
         teacher.requires_grad_(True)
         cam: BaseCAM = getattr(pytorch_grad_cam, name)(teacher, [layer.module for layer in layers], reshape)
+        if name == "AblationCAM" and layers[0].layout != "NCHW":
+            cam.ablation_layer = AblationLayerVit()
         maps = cam(images, [ClassifierOutputTarget(int(label)) for label in labels], eigen_smooth=eigen_smooth)
     cam.activations_and_grads.release()
     teacher.zero_grad()
@@ -60,6 +67,74 @@ def test_projected_maps_equal_an_exact_svd(teacher, images, labels, name, mix_la
     expected = oracle(teacher, layers, name, images, labels, eigen_smooth=True)
     maps = SaliencyMapper(teacher, layers, name, SIZE, eigen_smooth=True)(images, labels)
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("eigen_smooth", [False, True])
+def test_full_grad_equals_pytorch_grad_cam(teacher, images, labels, eigen_smooth, monkeypatch):
+    monkeypatch.setattr(pytorch_grad_cam.fullgrad_cam, "get_2d_projection", exact_projection)
+    with torch.enable_grad():
+        teacher.requires_grad_(True)
+        cam = pytorch_grad_cam.FullGrad(teacher, [])
+        targets = [ClassifierOutputTarget(int(label)) for label in labels]
+        expected = cam(images, targets, eigen_smooth=eigen_smooth)
+    cam.activations_and_grads.release()
+    teacher.zero_grad()
+    maps = SaliencyMapper(teacher, [], FULL_GRAD, SIZE, eigen_smooth)(images, labels)
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+def test_guided_backpropagation_equals_pytorch_grad_cam(resnet, images, labels):
+    guide = GuidedBackpropReLUModel(copy.deepcopy(resnet), "cpu")
+    expected = [guide(image[None], int(label)) for image, label in zip(images, labels, strict=True)]
+    gradients = guided_backpropagation(resnet.requires_grad_(False), images, labels)
+    np.testing.assert_allclose(gradients.permute(0, 2, 3, 1).numpy(), np.stack(expected), rtol=1e-4, atol=1e-7)
+
+
+def test_guided_gelu_keeps_its_output_and_lets_positive_gradients_of_positive_inputs_pass():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        model[2].weight.copy_(torch.tensor([[1.0, 2.0, -3.0, 4.0], [0.0] * 4]))
+    x = torch.tensor([[[[1.0, -1.0], [2.0, 3.0]]]])
+    assert guided_backpropagation(model, x, torch.tensor([0])).tolist() == [[[[1.0, 0.0], [0.0, 4.0]]]]
+    assert not model[1]._forward_hooks
+
+
+def test_a_guided_map_is_the_map_times_the_scaled_guide(resnet, images, labels):
+    layers = select_target_layers(resnet)
+    plain = SaliencyMapper(resnet, layers, "GradCAM", SIZE)(images, labels)
+    guided = SaliencyMapper(resnet, layers, "GradCAM", SIZE, guided=True)(images, labels)
+    guide = guided_backpropagation(resnet, images, labels).mean(dim=1)
+    torch.testing.assert_close(guided, plain * min_max(guide), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["XGradCAM", "EigenCAM", "AblationCAM", FULL_GRAD])
+def test_without_labels_the_predicted_class_is_explained(resnet, images, name):
+    layers = select_target_layers(resnet)
+    with torch.no_grad():
+        predicted = resnet(images).argmax(dim=1)
+    mapper = SaliencyMapper(resnet, layers, name, SIZE)
+    torch.testing.assert_close(mapper(images, None), mapper(images, predicted))
+
+
+def test_maps_per_layer_have_the_mean_that_mixing_scales(teacher, images, labels):
+    layers = select_target_layers(teacher, mix_layers=True)
+    each = SaliencyMapper(teacher, layers, "XGradCAM", SIZE, eigen_smooth=True, per_layer=True)(images, labels)
+    assert each.shape == (4, 3, *SIZE)
+    mixed = SaliencyMapper(teacher, layers, "XGradCAM", SIZE, eigen_smooth=True)(images, labels)
+    torch.testing.assert_close(min_max(each.mean(dim=1)), mixed)
+
+
+def test_lower_precision_changes_a_map_little(resnet, images, labels):
+    layers = select_target_layers(resnet)
+    exact = SaliencyMapper(resnet, layers, "GradCAM", SIZE)(images, labels)
+    lower = SaliencyMapper(resnet, layers, "GradCAM", SIZE, autocast=torch.bfloat16)(images, labels)
+    assert lower.dtype == torch.float32 and 0 < (lower - exact).abs().mean() < 0.05
+
+
+def test_time_is_counted_by_kind(resnet, images, labels):
+    mapper = SaliencyMapper(resnet, select_target_layers(resnet), "GradCAM", SIZE)
+    mapper(images, labels)
+    assert set(mapper.seconds) == {"forward", "backward", "projection"} and min(mapper.seconds.values()) > 0
 
 
 def test_maps_of_a_batch_equal_maps_one_by_one(teacher, images, labels):
@@ -104,7 +179,7 @@ def test_no_hook_stays_on_the_teacher(teacher, images, labels):
 def test_an_output_changed_in_place_is_recorded_as_it_was(resnet, images, labels):
     SaliencyMapper(resnet, [], "GradCAM", SIZE)
     (layer,) = select_target_layers(resnet, target_layer="layer3.0.bn2")
-    recorded = activations(resnet, [layer], images)
+    recorded, _ = activations(resnet, [layer], images)
     with_graph, _ = activations_and_gradients(resnet, [layer], images, labels)
     assert recorded[0].min() < 0
     torch.testing.assert_close(recorded[0], with_graph[0])

@@ -21,6 +21,7 @@ def test_mixed_layers_are_those_of_the_paper_or_thirds_of_a_vit(teacher):
     expected = {
         "ResNet": ["layer1.0", "layer2.0", "layer3.0"],
         "SwinTransformer": ["layers.1.blocks.0.norm1", "layers.2.blocks.1.norm1", "layers.3.blocks.0.norm1"],
+        "SwinTransformerV2": ["layers.1.blocks.0.norm1", "layers.2.blocks.1.norm1", "layers.3.blocks.0.norm1"],
         "ConvNeXt": ["stages.1.blocks.0.norm", "stages.2.blocks.1.norm", "stages.3.blocks.0.norm"],
         "VisionTransformer": ["blocks.1.norm1", "blocks.3.norm1", "blocks.5.norm1"],
     }
@@ -31,6 +32,7 @@ def test_the_default_is_the_last_stage(teacher):
     expected = {
         "ResNet": ["layer4.0"],
         "SwinTransformer": ["layers.3.blocks.0.norm1"],
+        "SwinTransformerV2": ["layers.3.blocks.0.norm1"],
         "ConvNeXt": ["stages.3.blocks.0.norm"],
         "VisionTransformer": ["blocks.5.norm1"],
     }
@@ -40,6 +42,7 @@ def test_the_default_is_the_last_stage(teacher):
 def test_include_first_adds_the_first_stage(teacher):
     expected = {
         "SwinTransformer": "layers.0",
+        "SwinTransformerV2": "layers.0",
         "ConvNeXt": "stages.0.blocks.0.norm",
         "VisionTransformer": "blocks.0.norm1",
     }
@@ -54,11 +57,12 @@ def test_activations_come_channels_first(teacher, images):
     expected = {
         "ResNet": [(16, 16, 16), (24, 8, 8), (32, 4, 4)],
         "SwinTransformer": [(48, 8, 8), (96, 4, 4), (192, 2, 2)],
+        "SwinTransformerV2": [(48, 8, 8), (96, 4, 4), (192, 2, 2)],
         "ConvNeXt": [(24, 8, 8), (32, 4, 4), (48, 2, 2)],
         "VisionTransformer": [(24, 4, 4)] * 3,
     }
     layers = select_target_layers(teacher, mix_layers=True)
-    shapes = [tuple(activation.shape[1:]) for activation in activations(teacher, layers, images)]
+    shapes = [tuple(activation.shape[1:]) for activation in activations(teacher, layers, images)[0]]
     assert shapes == expected[family_of(teacher)]
 
 
@@ -74,7 +78,7 @@ def test_activations_come_channels_first(teacher, images):
 )
 def test_every_layer_of_a_convnext_comes_channels_first(conv_mlp, path, shape, images):
     model = timm.create_model("convnext_tiny", dims=(16, 24, 32, 48), depths=(1, 1, 1, 1), conv_mlp=conv_mlp).eval()
-    (activation,) = activations(model, select_target_layers(model, target_layer=path), images)
+    (activation,), _ = activations(model, select_target_layers(model, target_layer=path), images)
     assert activation.shape[1:] == shape
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from misc.codecs import CodecPoint, read_points, write_points
 from misc.digits_on_photographs import write_data_set
 from misc.report import Run
-from saliency_maps.map_folder import MANIFEST, write_json, write_map
+from saliency_maps.map_folder import MANIFEST, MapFolder, write_json, write_map
 from scripts.quickstart_report import (
     GAP,
     SEAM,
@@ -82,7 +82,7 @@ def test_equal_inputs_give_equal_files(workspace):
     ("changed", "said"),
     [
         ({"codecs": "nowhere.csv"}, "no codec file at nowhere.csv"),
-        ({"maps": "nowhere"}, "12 of 12 val images have no map in nowhere"),
+        ({"maps": "nowhere"}, "12 of 12 maps are missing in nowhere"),
         ({"dataset": "nowhere"}, "no data set at"),
     ],
 )
@@ -133,8 +133,9 @@ def test_names_of_close_students_lie_in_the_plot_and_over_nothing(workspace):
 
 
 def test_the_sheet_goes_through_the_classes(workspace):
-    samples = find_samples(Path("digits"), Path("maps"))
-    sheet = saliency_sheet(samples)
+    maps = MapFolder("maps")
+    samples = find_samples(Path("digits"), maps)
+    sheet = saliency_sheet(samples, maps)
     assert sheet.size == (SHEET_COLUMNS * (2 * TILE + SEAM + GAP) + GAP, 3 * (TILE + GAP) + GAP)
     first = Image.open(samples[0].image).resize((TILE, TILE), Image.Resampling.BICUBIC)
     assert np.array_equal(sheet.crop((GAP, GAP, GAP + TILE, GAP + TILE)), first)

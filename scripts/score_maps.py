@@ -1,0 +1,98 @@
+"""Scores saliency maps against masks or bounding boxes: how much of each lies on the object.
+
+Masks are PNGs under the images' names, MASKS/CLASS/IMAGE.png, bright on the object. Boxes are Tiny ImageNet's files:
+val_annotations.txt, <class>_boxes.txt, or a folder with such files in it or below it.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from misc.errors import UserError, exit_on_user_error
+from misc.image_folder import ImageFolder
+from misc.progress import progress_bar
+from misc.report import text_table
+from saliency_maps.map_folder import MapFolder, relative_image_names
+from saliency_maps.objects import Box, boxes_in, mask_of_boxes, masks_in, read_mask
+from saliency_maps.pairing import maps_of_images
+from saliency_maps.scores import MapScores, score_maps
+
+
+def get_argparser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("maps", type=Path, metavar="MAPS", help="folder of maps")
+    parser.add_argument("--input", required=True, type=Path, metavar="IMAGES", help="the images, one folder per class")
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--masks", type=Path, metavar="DIR", help="a PNG per image")
+    truth.add_argument("--boxes", type=Path, metavar="FILE_OR_DIR", help="Tiny ImageNet's boxes")
+    return parser
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    args = get_argparser().parse_args(argv)
+    images, maps = ImageFolder(args.input), MapFolder(args.maps)
+    names = relative_image_names(images.root, (path for path, _ in images.samples))
+    maps_of = maps_of_images(maps, names)
+    objects = masks_of(args.masks, names) if args.masks else box_masks_of(args.boxes, names, args.input)
+    common = [name for name in names if name in maps_of and name in objects]
+    if not common:
+        raise UserError(
+            f"no image in {args.input} has both a map and its object's place: {len(maps_of)} have a map in {args.maps} "
+            f"({next(iter(maps_of))}, ...) and {len(objects)} have a place in {args.masks or args.boxes} "
+            f"({next(iter(objects))}, ...)"
+        )
+    pairs = maps_and_masks(maps, [maps_of[name] for name in common], [objects[name] for name in common])
+    scores = score_maps(progress_bar(pairs, "scoring maps", len(common)))
+    print(summary(scores, len(names) - len(maps_of), len(names) - len(objects), "mask" if args.masks else "box"))
+
+
+def masks_of(root: Path, names: Sequence[str]) -> Mapping[str, Callable[[], np.ndarray]]:
+    """Returns what reads the mask, (H, W) bool, of each image that has one."""
+    return {name: partial(read_mask, path) for name, path in masks_in(root, names).items()}
+
+
+def box_masks_of(path: Path, names: Sequence[str], images: Path) -> Mapping[str, Callable[[], np.ndarray]]:
+    """Returns what draws the boxes, (H, W) bool, of each image that has any, at the image's size."""
+    return {name: partial(box_mask, images / name, boxes) for name, boxes in boxes_in(path, names).items()}
+
+
+def box_mask(image: Path, boxes: Sequence[Box]) -> np.ndarray:
+    """Returns the mask, (H, W) bool of the image's size, that is true inside the boxes."""
+    with Image.open(image) as opened:
+        width, height = opened.size
+    try:
+        return mask_of_boxes(boxes, (height, width))
+    except UserError as error:
+        raise UserError(f"{image}: {error}") from None
+
+
+def maps_and_masks(
+    maps: MapFolder, names: Sequence[str], masks: Sequence[Callable[[], np.ndarray]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return ((maps.read(name), mask()) for name, mask in zip(names, masks, strict=True))
+
+
+def summary(scores: MapScores, num_without_map: int, num_without_object: int, kind: str) -> str:
+    """Returns the scores as a table; `kind` is what says where the object is."""
+    return text_table(
+        [
+            ["images scored", f"{scores.images:,}"],
+            ["images without a map", f"{num_without_map:,}"],
+            [f"images without a {kind}", f"{num_without_object:,}"],
+            [f"mass inside the {kind}, relative to a uniform map", f"{scores.mass_ratio:.2f}"],
+            [f"pointing game: maximum inside the {kind}", f"{scores.pointing_game:.1f} %"],
+            ["chance: a random point", f"{scores.chance:.1f} %"],
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
