@@ -229,7 +229,7 @@ def encoded(saliency: np.ndarray, dtype: str) -> np.ndarray:
 
 def decoded(stored: np.ndarray) -> np.ndarray:
     """Returns stored values as float32 in [0, 1]."""
-    values = stored.astype(np.float32)
+    values = np.array(stored, dtype=np.float32)  # no longer mapped to a file
     return values / 255 if stored.dtype == np.uint8 else values
 
 

@@ -152,7 +152,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--saliency_type", default="XGradCAM", choices=SALIENCY_TYPES, help="method (default: %(default)s)")
     add("--mix_layers", action="store_true", help="mean of the maps of three depths (default: the last stage alone)")
     add("--include_first", action="store_true", help="with --mix_layers: add the first stage")
-    add("--multires", action="store_true", help="with --mix_layers: no mean, but one folder per layer, OUTPUT/LAYER")
+    add(
+        "--multires",
+        action="store_true",
+        help="with --mix_layers: not their mean, but a folder for each, OUTPUT/LAYER",
+    )
     add("--target_layer", help="module path of the one layer to look at, in place of the last stage")
     add("--eigen_smooth", action="store_true", help="first principal component over the channels in place of their sum")
     add("--guided_backprop", action="store_true", help="multiply the maps with guided backpropagation's")
@@ -262,6 +266,7 @@ def settings_of(
         "class_indices_sha256": digest(indices) if indices else None,
         "saliency_type": args.saliency_type,
         "layers": [layer.name for layer in layers],
+        "multires": args.multires,
         "eigen_smooth": args.eigen_smooth,
         "guided_backprop": args.guided_backprop,
         "autocast": args.autocast,

@@ -183,9 +183,12 @@ class MapOutput:
                 continue
             if class_name not in packed and not pack.index_path.is_file():
                 continue
+            try:
+                lost.update(pack.names)
+            except UserError:  # a damaged index does not say which
+                lost.update(names)
             pack.index_path.unlink()  # first, as without it there is no pack
             pack.path.unlink(missing_ok=True)
-            lost.update(names)
         return lost
 
     def _remove_damaged_maps(self) -> set[str]:

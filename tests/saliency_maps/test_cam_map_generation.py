@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from misc.errors import UserError
+from saliency_maps.cam_loaders import ImageFolderWithMaps
 from saliency_maps.cam_prep import cam_map_generation, map_output, teacher
 from saliency_maps.cam_prep.saliency import SaliencyMapper
+from saliency_maps.cam_prep.target_layers import select_target_layers
+from saliency_maps.map_folder import DTYPES, MapFolder
 
 SCRIPT = str(Path(cam_map_generation.__file__).resolve())
 MODEL = "resnet10t"
+CLASSES = ("ant", "bee", "cat")
 FLAGS = ["--mix_layers", "--eigen_smooth", "--patch_cam", "--target_dim", "28", "--device", "cpu", "--num_workers", "0"]
 
 
@@ -135,6 +140,270 @@ def test_a_limited_run_can_be_completed(command, tmp_path):
     assert len(modification_times(tmp_path / "maps")) == 3
     cam_map_generation.main(command)
     assert len(modification_times(tmp_path / "maps")) == 6
+
+
+def packed_names(maps: Path) -> dict[str, list[str]]:
+    return {path.stem: json.loads(path.read_text())["names"] for path in maps.glob("*.json") if path.stem in CLASSES}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_maps_are_the_single_ones(command, tmp_path, dtype, capsys):
+    cam_map_generation.main([*command, "--dtype", dtype])
+    packed = replaced([*command, "--dtype", dtype, "--format", "packed"], "--output", tmp_path / "packed")
+    cam_map_generation.main(packed)
+    files = {f"{name}.{suffix}" for name in CLASSES for suffix in ("npy", "json")}
+    assert {path.name for path in (tmp_path / "packed").iterdir()} == {*files, "settings.json", "manifest.json"}
+    assert np.load(tmp_path / "packed" / "bee.npy").dtype == dtype
+    single, together = MapFolder(tmp_path / "maps"), MapFolder(tmp_path / "packed")
+    assert single.names == together.names and len(single.names) == 6
+    assert all(np.array_equal(single.read(name), together.read(name)) for name in single.names)
+
+    before = modification_times(tmp_path / "packed")
+    capsys.readouterr()
+    cam_map_generation.main(packed)
+    assert modification_times(tmp_path / "packed") == before
+    assert "0 maps in" in capsys.readouterr().out
+
+
+def test_a_class_is_packed_as_soon_as_it_is_complete(command, tmp_path, monkeypatch):
+    def stop_at_cat(path, *args):
+        if path.parent.name == "cat":
+            raise KeyboardInterrupt
+        write_map(path, *args)
+
+    write_map = map_output.write_map
+    monkeypatch.setattr(map_output, "write_map", stop_at_cat)
+    with pytest.raises(KeyboardInterrupt):
+        cam_map_generation.main([*command, "--format", "packed", "--batch_size", "2"])
+    assert packed_names(tmp_path / "maps") == {"ant": ["0.npy", "1.npy"], "bee": ["0.npy", "1.npy"]}
+
+
+def test_a_limited_pack_is_completed(command, tmp_path):
+    command += ["--format", "packed", "--batch_size", "1"]
+    cam_map_generation.main([*command, "--limit", "3"])
+    assert packed_names(tmp_path / "maps") == {"ant": ["0.npy", "1.npy"], "bee": ["0.npy"]}
+    cam_map_generation.main(command)
+    assert packed_names(tmp_path / "maps") == {name: ["0.npy", "1.npy"] for name in CLASSES}
+    cam_map_generation.main(replaced(command, "--output", tmp_path / "at_once"))
+    for path in (tmp_path / "at_once").glob("*.npy"):
+        assert path.read_bytes() == (tmp_path / "maps" / path.name).read_bytes()
+
+
+def test_a_class_whose_pack_would_overwrite_the_settings_is_refused(command, photos, capsys):
+    (photos / "cat").rename(photos / "settings")
+    assert "overwrite settings.json" in refused([*command, "--format", "packed"], capsys)
+
+
+@pytest.mark.parametrize("length", [0, 100, -1, 4000])
+def test_damaged_maps_are_made_again(command, tmp_path, capsys, length):
+    cam_map_generation.main(command)
+    path = tmp_path / "maps" / "bee" / "1.npy"
+    whole = path.read_bytes()
+    path.write_bytes((whole + bytes(4000))[:length])
+    (tmp_path / "maps" / "ant" / "0.npy").unlink()
+    capsys.readouterr()
+    cam_map_generation.main(command)
+    assert "2 maps in" in (out := capsys.readouterr().out)
+    assert "4 were there already, 1 damaged ones made again" in out
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda maps: os.truncate(maps / "bee.npy", 200),
+        lambda maps: os.truncate(maps / "bee.npy", 100_000),
+        lambda maps: (maps / "bee.npy").unlink(),
+        lambda maps: (maps / "bee.json").write_text("["),
+        lambda maps: np.save(maps / "bee.npy", np.zeros((2, 5, 5), np.float32)),
+    ],
+)
+def test_damaged_packs_are_made_again(command, tmp_path, capsys, damage):
+    command += ["--format", "packed"]
+    cam_map_generation.main(command)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()}
+    damage(tmp_path / "maps")
+    capsys.readouterr()
+    cam_map_generation.main(command)
+    assert "2 maps in" in (out := capsys.readouterr().out)
+    assert "4 were there already, 2 damaged ones made again" in out
+    assert {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()} == whole
+
+
+def test_what_a_killed_process_left_is_removed(command, tmp_path):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / ".settings.json.ab_d3fgh").touch()
+    cam_map_generation.main([*command, "--limit", "1"])
+    (tmp_path / "maps" / "ant" / ".1.npy.ab_d3fgh").touch()
+    cam_map_generation.main(command)
+    assert not [path for path in (tmp_path / "maps").rglob("*") if path.name.startswith(".")]
+
+
+def test_disk_use_is_printed_before_the_work(command, capsys, monkeypatch):
+    monkeypatch.setattr(map_output.shutil, "disk_usage", lambda path: SimpleNamespace(free=19_584))
+    cam_map_generation.main([*command])
+    assert capsys.readouterr().out.startswith("6 maps of 28x28 float32: 20 kB on disk, 20 kB free\n")
+
+
+@pytest.mark.parametrize("form", ["npy", "packed"])
+def test_a_full_disk_is_refused_before_any_work(command, tmp_path, capsys, monkeypatch, form):
+    """Three classes of two maps of 784 bytes, 128 more for each file; packed, the largest class is there twice."""
+    command += ["--dtype", "uint8", "--format", form]
+    needed = 6 * (784 + 128) if form == "npy" else 3 * (2 * 784 + 128) + 2 * (784 + 128)
+    monkeypatch.setattr(map_output.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    assert "more are needed where" in refused(command, capsys)
+    assert not modification_times(tmp_path / "maps")
+    monkeypatch.setattr(map_output.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
+    cam_map_generation.main(command)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(999, "999 bytes"), (1500, "1.5 kB"), (39_168_000, "39 MB"), (999_600_000, "1.0 GB"), (4.18e12, "4.2 TB")],
+)
+def test_sizes_are_readable(num_bytes, text):
+    assert map_output.readable(num_bytes) == text
+
+
+def explained(monkeypatch) -> list[list[int] | None]:
+    """Collects the labels that the mapper is asked for."""
+    asked = []
+
+    def call(mapper, images, labels):
+        asked.append(None if labels is None else labels.tolist())
+        return whole_call(mapper, images, labels)
+
+    whole_call = SaliencyMapper.__call__
+    monkeypatch.setattr(SaliencyMapper, "__call__", call)
+    return asked
+
+
+def test_a_class_map_says_what_is_explained(command, tmp_path, monkeypatch):
+    (tmp_path / "classes.yaml").write_text("{ant: 2, bee: 0, cat: 2, dog: 1}")
+    asked = explained(monkeypatch)
+    cam_map_generation.main([*command, "--class_map", str(tmp_path / "classes.yaml")])
+    assert asked == [[2, 2, 0, 0, 2, 2]]
+
+
+def test_another_class_map_in_the_same_folder_is_refused(command, tmp_path, capsys):
+    (tmp_path / "classes.json").write_text('{"ant": 2, "bee": 0, "cat": 1}')
+    cam_map_generation.main(command)
+    message = refused([*command, "--class_map", str(tmp_path / "classes.json")], capsys)
+    assert "class_indices_sha256 is" in message
+
+
+def test_the_predicted_class_needs_no_labels(command, photos, tmp_path, monkeypatch):
+    """Two class folders and three classes; the maps are those of the labels that the model would give."""
+    shutil.rmtree(photos / "bee")
+    asked = explained(monkeypatch)
+    cam_map_generation.main([*command, "--target", "predicted"])
+    assert asked == [None]
+    settings = json.loads((tmp_path / "maps" / "settings.json").read_text())
+    assert settings["target"] == "predicted" and settings["class_indices_sha256"] is None
+    model = teacher.teacher_by_name(MODEL, command[command.index("--weights_path") + 1], 3).model.eval()
+    preprocessing = teacher.input_format(model, 64).preprocessing()
+    pixels = torch.stack([preprocessing(Image.open(photos / "ant" / f"{index}.png")) for index in (0, 1)])
+    mapper = SaliencyMapper(model, select_target_layers(model, mix_layers=True), "XGradCAM", (28, 28), True)
+    for index, saliency in enumerate(mapper(pixels, model(pixels).argmax(1))):
+        np.testing.assert_allclose(np.load(tmp_path / "maps" / "ant" / f"{index}.npy"), saliency, atol=1e-4)
+
+
+def test_random_weights_must_be_asked_for(photos, tmp_path, capsys):
+    paths = ["--input", str(photos), "--output", str(tmp_path / "maps")]
+    command = ["--model", MODEL, "--num_classes", "3", "--input_size", "64", "--random_weights", *paths, *FLAGS]
+    cam_map_generation.main(command)
+    assert "warning: the teacher has random weights" in capsys.readouterr().err
+    torch.rand(1)
+    cam_map_generation.main(command)  # the same model, hence no other settings
+    assert "0 maps in" in capsys.readouterr().out
+    assert "not allowed with" in usage_error([*command, "--weights_path", "x"], capsys)
+
+
+def usage_error(command, capsys) -> str:
+    with pytest.raises(SystemExit):
+        cam_map_generation.main(command)
+    return capsys.readouterr().err
+
+
+def test_each_layer_gets_a_folder_of_its_own(command, photos, tmp_path, capsys):
+    cam_map_generation.main([*command, "--multires", "--format", "packed"])
+    maps = tmp_path / "maps"
+    assert {path.name for path in maps.iterdir()} == {"layer1.0", "layer2.0", "layer3.0"}
+    assert "18 maps in" in capsys.readouterr().out
+    for layer in maps.iterdir():
+        saliency = ImageFolderWithMaps(photos, layer, lambda *pair: pair)[5][1]["saliency"]
+        assert saliency.min() >= 0 and saliency.max() > 0.5
+        assert MapFolder(layer).manifest["settings"]["layers"] == [layer.name]
+
+
+def test_the_mean_over_the_layers_is_the_mixed_map(command, tmp_path):
+    cam_map_generation.main(replaced(command, "--output", tmp_path / "mixed"))
+    cam_map_generation.main([*command, "--multires"])
+    layers = [MapFolder(layer) for layer in (tmp_path / "maps").iterdir()]
+    mixed = MapFolder(tmp_path / "mixed")
+    for name in mixed.names:
+        mean = np.mean([layer.read(name) for layer in layers], axis=0)
+        np.testing.assert_allclose((mean - mean.min()) / (mean.max() - mean.min()), mixed.read(name), atol=1e-5)
+
+
+def test_one_damaged_layer_is_mended_and_the_others_left(command, tmp_path, capsys):
+    command += ["--multires"]
+    cam_map_generation.main(command)
+    before = modification_times(tmp_path / "maps")
+    (tmp_path / "maps" / "layer2.0" / "bee" / "0.npy").write_bytes(b"")
+    capsys.readouterr()
+    cam_map_generation.main(command)
+    after = modification_times(tmp_path / "maps")
+    assert {name for name in after if after[name] != before[name]} == {
+        str(tmp_path / "maps" / "layer2.0" / "bee" / "0.npy")
+    }
+    assert "1 maps in" in capsys.readouterr().out
+
+
+def test_maps_and_folders_of_maps_are_kept_apart(command, capsys):
+    cam_map_generation.main(command)
+    assert "holds maps, and with --multires" in refused([*command, "--multires"], capsys)
+
+
+@pytest.mark.parametrize("flags", [["--guided_backprop"], ["--autocast", "bfloat16"]])
+def test_what_changes_the_maps_is_a_setting(command, tmp_path, capsys, flags):
+    cam_map_generation.main([*command, *flags])
+    settings = json.loads((tmp_path / "maps" / "settings.json").read_text())
+    assert settings[flags[0].removeprefix("--")] in (True, "bfloat16")
+    assert flags[0].removeprefix("--") in refused(command, capsys)
+
+
+def test_full_grad_has_no_layers(command, tmp_path, capsys):
+    command += ["--saliency_type", "FullGrad"]
+    assert "give neither --mix_layers nor" in refused(command, capsys)
+    command.remove("--mix_layers")
+    cam_map_generation.main(command)
+    assert MapFolder(tmp_path / "maps").manifest["settings"]["layers"] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--class_map", "x.json", "--target", "predicted"], "give either it or --target predicted"),
+        (["--class_map", "nowhere.json"], "nowhere.json cannot be read"),
+    ],
+)
+def test_flags_that_say_nothing_together_are_refused(command, capsys, flags, message):
+    assert message in refused([*command, *flags], capsys)
+
+
+def test_multires_needs_mix_layers(command, capsys):
+    command.remove("--mix_layers")
+    assert "--multires keeps the layers of --mix_layers apart" in refused([*command, "--multires"], capsys)
+
+
+def test_the_time_is_shared_out(command, capsys):
+    cam_map_generation.main(command)
+    printed = capsys.readouterr()
+    parts = dict(part.split() for part in re.search("time: (.*)", printed.out)[1].split(", "))
+    assert list(parts) == ["load", "forward", "backward", "projection", "write"]
+    assert abs(sum(int(share.rstrip("%")) for share in parts.values()) - 100) <= 3
+    assert "images/s, load" in printed.err
 
 
 def test_without_patch_cam_maps_have_the_size_of_the_input(command, tmp_path):
@@ -274,9 +543,13 @@ def test_a_mistake_exits_with_2_and_one_line(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_ranks_share_the_images(command, tmp_path):
+@pytest.mark.parametrize("form", ["npy", "packed"])
+def test_ranks_share_the_images(command, tmp_path, form):
+    """Packed, the second class is shared and the others are not."""
+    command += ["--format", form, "--batch_size", "1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run = run_alone(*torchrun, SCRIPT, *replaced(command, "--num_workers", 1), folder=tmp_path)
     assert run.returncode == 0, run.stderr
     manifest = json.loads((tmp_path / "maps" / "manifest.json").read_text())
-    assert manifest["num_maps"] == len(modification_times(tmp_path / "maps")) == 6
+    assert manifest["num_maps"] == len(MapFolder(tmp_path / "maps").names) == 6
+    assert len(modification_times(tmp_path / "maps")) == (6 if form == "npy" else 3)

@@ -51,7 +51,7 @@ def test_every_format_and_dtype_reads_alike(tmp_path, values, dtype, form):
     assert maps.names == set(NAMES)
     for name, saliency in values.items():
         found = maps.read(name)
-        assert found.dtype == np.float32 and found.shape == (5, 7)
+        assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == (5, 7)
         assert np.abs(found - saliency).max() <= STEPS[dtype] * 1.001
 
 
