@@ -6,8 +6,6 @@ digit is the label; the composition mask of each val image is kept as ground tru
 digit and no photograph region: the photographs are cut at fixed columns, the digits by a seeded, stratified split.
 """
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
-from misc.atomic import write_atomically
-from misc.errors import UserError
+from misc.data_set import make_data_set
 from misc.progress import progress_bar
 
 SIZE = 64
@@ -115,37 +112,20 @@ def write_data_set(root: str | Path, num_train: int = NUM_TRAIN, num_val: int = 
     Raises:
         UserError: the folder holds another data set.
     """
-    root = Path(root)
     wanted = {"data_set": "digits on photographs", "seed": seed, "num_train": num_train, "num_val": num_val}
-    if (root / "manifest.json").is_file():
-        return _existing(root, wanted)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root} holds other files: name an empty folder for the data set")
-    unfinished = root.with_name(f"{root.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for split, count in (("train", num_train), ("val", num_val)):
-        progress = progress_bar(compose(split, count, seed), f"composing {split}", count)
-        for number, composition in enumerate(progress):
-            _write(unfinished, split, f"{number:05d}.png", composition)
-    manifest = {
-        **wanted,
-        "digits": {split: indices.tolist() for split, indices in split_digits(seed).items()},
-        "photograph_columns": REGIONS,
-        "versions": {package.__name__: package.__version__ for package in (np, PIL, sklearn)},
-    }
-    write_atomically(unfinished / "manifest.json", json.dumps(manifest, indent=1).encode())
-    if root.is_dir():
-        root.rmdir()
-    unfinished.rename(root)
-    return manifest
 
+    def write(folder: Path) -> dict:
+        for split, count in (("train", num_train), ("val", num_val)):
+            progress = progress_bar(compose(split, count, seed), f"composing {split}", count)
+            for number, composition in enumerate(progress):
+                _write(folder, split, f"{number:05d}.png", composition)
+        return {
+            "digits": {split: indices.tolist() for split, indices in split_digits(seed).items()},
+            "photograph_columns": REGIONS,
+            "versions": {package.__name__: package.__version__ for package in (np, PIL, sklearn)},
+        }
 
-def _existing(root: Path, wanted: dict) -> dict:
-    manifest = json.loads((root / "manifest.json").read_text())
-    for key, value in wanted.items():
-        if manifest.get(key) != value:
-            raise UserError(f"{root} holds a data set with {key}={manifest.get(key)}, not {value}: name another folder")
-    return manifest
+    return make_data_set(Path(root), wanted, write)
 
 
 def _write(root: Path, split: str, name: str, composition: Composition) -> None:

@@ -3,11 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.digits_on_photographs import NUM_TRAIN, NUM_VAL, write_data_set
 from misc.errors import UserError, exit_on_user_error
+from misc.tiny_imagenet import write_tiny_imagenet
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -18,18 +20,38 @@ def get_argparser() -> argparse.ArgumentParser:
     digits.add_argument("--num_train", type=int, default=NUM_TRAIN, help="default: %(default)s")
     digits.add_argument("--num_val", type=int, default=NUM_VAL, help="default: %(default)s")
     digits.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    digits.set_defaults(prepare=prepare_digits)
+    tiny = data_sets.add_parser("tiny-imagenet", help="Tiny ImageNet, from its official archive or a part of it")
+    tiny.add_argument("--archive", required=True, type=Path, metavar="FILE", help="tiny-imagenet-200.zip")
+    tiny.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/, val/ and boxes")
+    tiny.add_argument("--classes", type=classes, metavar="FILE|N", help="file of wnids, or the first N (default: all)")
+    tiny.set_defaults(prepare=prepare_tiny_imagenet)
     return parser
+
+
+def classes(text: str) -> Path | int:
+    """Reads a number of classes or the path of a file with their names."""
+    return int(text) if text.lstrip("-").isdigit() else Path(text)
 
 
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
+    manifest = args.prepare(args)
+    print(
+        f"{args.output}: {manifest['num_train']:,} training and {manifest['num_val']:,} validation images, "
+        f"{len(list((Path(args.output) / 'train').iterdir()))} classes"
+    )
+
+
+def prepare_digits(args: argparse.Namespace) -> dict[str, Any]:
     if min(args.num_train, args.num_val) < 10:
         raise UserError("--num_train and --num_val must be 10 or more: one image per class")
-    manifest = write_data_set(args.output, args.num_train, args.num_val, args.seed)
-    print(
-        f"{args.output}: {manifest['num_train']:,} training and {manifest['num_val']:,} validation images, ten classes"
-    )
+    return write_data_set(args.output, args.num_train, args.num_val, args.seed)
+
+
+def prepare_tiny_imagenet(args: argparse.Namespace) -> dict[str, Any]:
+    return write_tiny_imagenet(args.archive, args.output, args.classes)
 
 
 if __name__ == "__main__":
