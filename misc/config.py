@@ -28,7 +28,7 @@ import yaml
 from torchdistill.common import yaml_util
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-import misc.losses  # noqa: F401  registers losses with torchdistill
+import misc.losses  # registers losses with torchdistill
 import misc.mixed_pairs  # noqa: F401  registers a data set wrapper
 import model.split  # noqa: F401  registers models
 from misc.config_validation import (

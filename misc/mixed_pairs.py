@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 @register_dataset_wrapper
 class MixedPairs(BaseDatasetWrapper):
-    """Half of the images mixed with the one that was read before, by CutMix or MixUp, and labels as class probabilities.
+    """Half of the images mixed with the one that was read before, by CutMix or MixUp.
 
     CutMix: Yun et al. 2019, https://arxiv.org/abs/1905.04899; MixUp: Zhang et al. 2018, https://arxiv.org/abs/1710.09412;
     both are torchvision's. Mixing item by item, in the processes that read images, no image is read for it.
