@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 
 
+MAX_CHOICES = 20
+
+
 class UserError(ValueError):
     """Something only the user can mend: a path, a name, a value, a file. The message is one line."""
 
@@ -17,7 +20,10 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), choices, n=1)
     if near:
         return f"; did you mean '{near[0]}'?"
-    return f"; expected one of {', '.join(choices)}" if choices else ""
+    if not choices:
+        return ""
+    more = f", ... ({len(choices)} in all)" if len(choices) > MAX_CHOICES else ""
+    return f"; expected one of {', '.join(choices[:MAX_CHOICES])}{more}"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -10,23 +10,26 @@ A sweep file lists groups; a group is the product of its configs, the values und
           train.stage1.num_epochs: 3        # one value, or a list of which each makes a run and names it
           lmbda: [0.03, 0.06]
         seeds: [0]                          # default
+      - configs: [finetune_resnet.yaml]
+        after: [phd_resnet-*]               # one run for each of these earlier ones, whose weights it begins with
 
 A sweep given again goes on: a run is made anew only where its config, its seed or another run's weights that it begins
-with have changed since, or where its test is missing. Runs begin from scratch (or from what their config's
-`trained_parts` name); a group begins when those before it have ended. A run that fails is reported at the end, after
-the others, and makes the exit code 1. Training is timed with `--jobs` runs on the machine, encoding and decoding at the
-end, one student at a time.
+with have changed since, or where its test is missing. Runs begin from scratch, or from what `after` or their config's
+`trained_parts` names; a group begins when those before it have ended. What was not run has a row too, which says so. A
+run that fails is reported at the end, after the others, and makes the exit code 1. Training is timed with `--jobs` runs
+on the machine, encoding and decoding at the end, one student at a time.
 """
 
 import argparse
 import csv
+import fnmatch
 import io
 import itertools
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +47,9 @@ from misc.progress import progress_bar
 from misc.run_folder import ROOT
 from misc.weights import load_into
 
-GROUP_KEYS = ("configs", "set", "seeds")
+GROUP_KEYS = ("configs", "set", "seeds", "after")
+BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
+NOT_RUN = "not run"
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
 
 
@@ -83,6 +88,7 @@ def get_argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("sweep", type=Path, metavar="FILE", help="the sweep file")
     parser.add_argument("--device", help="of every run; default: a run's own")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="runs by name, as phd_* (default: all)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: %(default)s)")
     return parser
 
@@ -94,23 +100,32 @@ def main(argv: list[str] | None = None) -> None:
     runs = [run for group in groups for run in group]
     for run in runs:
         compose_config(run.config, run.overrides)  # a mistake in the last run shows before the first
+    groups = [[run for run in group if fnmatch.fnmatchcase(run.name, args.only)] for group in groups]
+    chosen = [run for group in groups for run in group]
+    if not chosen:
+        raise UserError(f"--only {args.only} names none of the {len(runs)} runs{did_you_mean(args.only, names(runs))}")
     failed = []
-    with ThreadPoolExecutor(args.jobs) as pool, progress_bar(None, "sweep", len(runs), unit="runs") as bar:
+    with ThreadPoolExecutor(args.jobs) as pool, progress_bar(None, "sweep", len(chosen), unit="runs") as bar:
         for group in groups:
             for run, succeeded in pool.map(lambda run: (run, run.is_done() or make(run, args.device)), group):
                 if not succeeded:
                     failed.append(run)
                     bar.write(f"{run.name}: failed, see {log_of(run)}")
                 bar.update()
-                write_rows(ROOT / sweep["results"], [row_of(run) for run in runs if run.is_done()])
-    done = [run for run in runs if run not in failed]
+                write_rows(ROOT / sweep["results"], [row_of(run) for run in runs])
+    done = [run for run in runs if run.is_done()]
     for run in progress_bar(done, "timing", len(done), unit="students"):
         time_student(run, args.device)
-    write_rows(ROOT / sweep["results"], [row_of(run) for run in done])
-    print(f"{table([row_of(run) for run in done])}\n\nResults: {ROOT / sweep['results']}")
+    rows = [row_of(run) for run in runs]
+    write_rows(ROOT / sweep["results"], rows)
+    print(f"{table(rows)}\n\nResults: {ROOT / sweep['results']}")
     if failed:
-        print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(run.name for run in failed)}", file=sys.stderr)
+        print(f"{len(failed)} of {len(chosen)} runs failed: {', '.join(names(failed))}", file=sys.stderr)
         sys.exit(1)
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    return [run.name for run in runs]
 
 
 def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
@@ -122,16 +137,24 @@ def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
     sweep = read_plain(path)
     if set(sweep) != {"output", "results", "groups"}:
         raise UserError(f"{path}: a sweep holds 'output', 'results' and 'groups' (and nothing else)")
-    groups = [list(runs_of(group, path, ROOT / sweep["output"])) for group in sweep["groups"]]
-    names = [run.name for group in groups for run in group]
-    doubled = next((name for name in names if names.count(name) > 1), None)
+    groups: list[list[Run]] = []
+    for group in sweep["groups"]:
+        groups.append(list(runs_of(group, path, ROOT / sweep["output"], list(itertools.chain(*groups)))))
+    all_names = [run.name for group in groups for run in group]
+    doubled = next((name for name in all_names if all_names.count(name) > 1), None)
     if doubled is not None:
         raise UserError(f"{path}: two runs are called {doubled}")
     return sweep, groups
 
 
-def runs_of(group: dict, path: Path, output: Path) -> Iterator[Run]:
-    """Yields the runs of one group; a run's name tells the config and its value of every list in the group."""
+def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> Iterator[Run]:
+    """Yields the runs of one group.
+
+    A run's name tells the config, the earlier run that it begins with, and its value of every list in the group.
+
+    Raises:
+        UserError: no configs, an unknown key, or no such earlier run.
+    """
     if "configs" not in group:
         raise UserError(f"{path}: a group has no 'configs'")
     for key in group:
@@ -140,12 +163,30 @@ def runs_of(group: dict, path: Path, output: Path) -> Iterator[Run]:
     lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
     settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
     seeds = group.get("seeds", [0])
-    for config, values, seed in itertools.product(group["configs"], itertools.product(*settings.values()), seeds):
+    sources = begins_with(group["after"], earlier, path) if "after" in group else [None]
+    choices = itertools.product(group["configs"], sources, itertools.product(*settings.values()), seeds)
+    for config, source, values, seed in choices:
         named = [value for key, value in zip(settings, values, strict=True) if key in lists]
         parts = [value.rpartition(".")[2] if isinstance(value, str) else str(value) for value in named]
-        name = "-".join([Path(config).stem, *parts, *([f"seed{seed}"] if "seeds" in group else [])])
+        origin = [source.name] if source else []
+        name = "-".join([Path(config).stem, *origin, *parts, *([f"seed{seed}"] if "seeds" in group else [])])
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
+        if source:
+            weights = (source.folder / "weights.safetensors").relative_to(ROOT).as_posix()
+            overrides += (f"{BEGINS_WITH}={json.dumps(weights)}",)
         yield Run(name, (path.parent / config).resolve(), overrides, seed, output / name)
+
+
+def begins_with(patterns: Sequence[str], earlier: Sequence[Run], path: Path) -> list[Run]:
+    """Returns the runs of earlier groups that `after` names.
+
+    Raises:
+        UserError: a pattern that names none.
+    """
+    for pattern in patterns:
+        if not fnmatch.filter(names(earlier), pattern):
+            raise UserError(f"{path}: 'after' names no earlier run: {pattern}{did_you_mean(pattern, names(earlier))}")
+    return [run for run in earlier if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
 
 
 def make(run: Run, device: str | None) -> bool:
@@ -177,15 +218,19 @@ def log_of(run: Run) -> Path:
 
 
 def row_of(run: Run) -> dict[str, object]:
-    """Returns a run's row: what was run, what came out, and what it cost."""
-    test = json.loads((run.folder / "test.json").read_text())
-    epochs = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
-    student = test.get("student") or test["model"]
-    row = {
+    """Returns a run's row: what was run, what came out, and what it cost; only the first where it was not run."""
+    row: dict[str, object] = {
         "run": run.name,
         "config": run.config.relative_to(ROOT).as_posix() if run.config.is_relative_to(ROOT) else str(run.config),
         "set": " ".join(run.overrides),
         "seed": run.seed,
+    }
+    if not run.is_done():
+        return row | {"images": NOT_RUN}
+    test = json.loads((run.folder / "test.json").read_text())
+    epochs = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
+    student = test.get("student") or test["model"]
+    row |= {
         "images": student["images"],
         "top1": round(student["top1"], 3),
         "top5": round(student["top5"], 3),
@@ -234,7 +279,9 @@ def table(rows: list[dict[str, object]]) -> str:
         "training_s": "training s",
     }
     lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(str(row.get(column, '')) for column in columns)} |" for row in rows]
+    for row in rows:
+        absent = NOT_RUN if row["images"] == NOT_RUN else ""
+        lines.append(f"| {' | '.join(str(row.get(column, absent)) for column in columns)} |")
     return "\n".join(lines)
 
 
