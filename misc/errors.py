@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-
 MAX_CHOICES = 20
 
 

@@ -1,18 +1,18 @@
 """A report on trained students beside image codecs: the rows of its table, and its page."""
 
 import csv
-import html
 import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import NamedTuple
 
 from misc.codecs import CodecPoint, by_codec, bytes_for_accuracy
 from misc.errors import UserError
 from misc.evaluation import KILOBYTE
+from misc.page import figure, table, terms
+from misc.page import page as static_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -200,82 +200,35 @@ def conditions(runs: Sequence[Run], maps_command: str, command: str) -> dict[str
     return {**found, "Saliency maps": maps_command, "This page": command}
 
 
-def page(table: Sequence[Sequence[str]], plot: str, sheet: str, caption: str, conditions: Mapping[str, str]) -> str:
+def page(rows: Sequence[Sequence[str]], plot: str, sheet: str, caption: str, conditions: Mapping[str, str]) -> str:
     """Returns the HTML page.
 
     Args:
-        table: header and rows.
+        rows: header and rows of the table.
         plot: file name of the rate-accuracy plot, beside the page.
         sheet: file name of the sheet of maps, beside the page.
         caption: what the sheet shows.
         conditions: text by heading.
     """
-    header, *rows = ([html.escape(cell) for cell in row] for row in table)
-    head = "".join(f"<th scope=col>{cell}</th>" for cell in header)
-    body = "\n".join(
-        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
-        for first, *others in rows
+    curves = figure(
+        plot,
+        "Top-1 accuracy against bytes per image: JPEG, WebP, the students and the teacher",
+        "Top-1 on the validation images against everything sent per image, on a logarithmic axis.",
     )
-    terms = "\n".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>" for term, text in conditions.items())
-    return _PAGE.substitute(head=head, body=body, plot=plot, sheet=sheet, caption=html.escape(caption), terms=terms)
-
-
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>FrankenSplit quickstart</title>
-<style>
-:root { --ground: #fff; --text: #1d2127; --quiet: #5b6470; --line: #d9dde2 }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #15181c; --text: #e6e8eb; --quiet: #a0a8b2; --line: #363c44 }
-}
-body { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--text);
-  font: 1rem/1.55 system-ui, sans-serif }
-h1 { margin: 0 0 .5rem; font-size: 1.75rem; line-height: 1.2 }
-h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem }
-p { max-width: 44rem; margin: 0 }
-.wide { overflow-x: auto; margin: 1.5rem 0 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .4rem 1.5rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-th:first-child { text-align: left }
-thead th { color: var(--quiet); font-weight: 500; font-size: .875rem }
-tbody th { font-weight: 600 }
-tr > :last-child { padding-right: 0 }
-@media (max-width: 40rem) {
-  th, td { padding-right: .75rem; white-space: normal; font-size: .8125rem }
-}
-figure { margin: 1.5rem 0 }
-img { display: block; width: 100%; height: auto; border-radius: 6px; background: #fff }
-figcaption, .note { margin-top: .6rem; color: var(--quiet); font-size: .875rem }
-dl { font-size: .875rem }
-dt { margin-top: .9rem; font-weight: 600 }
-dd { margin: 0; color: var(--quiet); overflow-wrap: anywhere }
-</style>
-<h1>FrankenSplit quickstart</h1>
+    maps = figure(sheet, "Pairs of validation images and their saliency maps", caption)
+    return static_page(
+        "FrankenSplit quickstart",
+        f"""\
 <p>A small encoder on the device sends a compressed feature instead of an image, and the frozen rest of a classifier,
 the teacher, decides on the server. This page compares what such students send, and how often they are right, with JPEG
 and WebP in front of the same teacher.</p>
-<div class="wide"><table>
-<thead><tr>$head</tr></thead>
-<tbody>
-$body
-</tbody>
-</table></div>
+{table(rows)}
 <p class="note">Loss in points of top-1 against the teacher. The last columns: how many times the student's bytes a
 codec needs for the student's accuracy.</p>
 <h2>Accuracy against size</h2>
-<figure><img src="$plot" alt="Top-1 accuracy against bytes per image: JPEG, WebP, the students and the teacher">
-<figcaption>Top-1 on the validation images against everything sent per image, on a logarithmic axis.</figcaption>
-</figure>
+{curves}
 <h2>Where the teacher looks</h2>
-<figure><img src="$sheet" alt="Pairs of validation images and their saliency maps">
-<figcaption>$caption</figcaption></figure>
+{maps}
 <h2>Conditions</h2>
-<dl>
-$terms
-</dl>
-</html>
-""")
+{terms(conditions)}""",
+    )

@@ -5,7 +5,8 @@ A sweep file lists groups; a group is the product of its configs, the values und
     output: resources/sweeps/priors         # run folders and logs, relative to the repository root
     results: results/priors.csv             # one row per run, relative to the repository root
     groups:
-      - configs: [phd_resnet.yaml]          # relative to the sweep file
+      - method: head distillation           # what the rows are called in tables and plots (default: the config's name)
+        configs: [phd_resnet.yaml]          # relative to the sweep file
         set:
           train.stage1.num_epochs: 3        # one value, or a list of which each makes a run and names it
           lmbda: [0.03, 0.06]
@@ -47,7 +48,7 @@ from misc.progress import progress_bar
 from misc.run_folder import ROOT
 from misc.weights import load_into
 
-GROUP_KEYS = ("configs", "set", "seeds", "after")
+GROUP_KEYS = ("method", "configs", "set", "seeds", "after")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
 NOT_RUN = "not run"
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
@@ -58,6 +59,7 @@ class Run:
     """One experiment of a sweep: its config, overrides and seed, and the folder it is made in."""
 
     name: str
+    method: str
     config: Path
     overrides: tuple[str, ...]
     seed: int
@@ -174,7 +176,8 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
         if source:
             weights = (source.folder / "weights.safetensors").relative_to(ROOT).as_posix()
             overrides += (f"{BEGINS_WITH}={json.dumps(weights)}",)
-        yield Run(name, (path.parent / config).resolve(), overrides, seed, output / name)
+        method = group.get("method", Path(config).stem)
+        yield Run(name, method, (path.parent / config).resolve(), overrides, seed, output / name)
 
 
 def begins_with(patterns: Sequence[str], earlier: Sequence[Run], path: Path) -> list[Run]:
@@ -221,6 +224,7 @@ def row_of(run: Run) -> dict[str, object]:
     """Returns a run's row: what was run, what came out, and what it cost; only the first where it was not run."""
     row: dict[str, object] = {
         "run": run.name,
+        "method": run.method,
         "config": run.config.relative_to(ROOT).as_posix() if run.config.is_relative_to(ROOT) else str(run.config),
         "set": " ".join(run.overrides),
         "seed": run.seed,

@@ -55,7 +55,7 @@ def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
     source, folder = tmp_path / "sweeps" / "s" / "first" / "weights.safetensors", tmp_path / "sweeps" / "s" / "second"
     parts = f"models.student_model.kwargs.trained_parts.weights_path={source}"
     config = ROOT / "config/quickstart/reuse_swin_from_resnet.yaml"
-    run = sweep.Run("second", config, (parts,), 0, folder)
+    run = sweep.Run("second", "method", config, (parts,), 0, folder)
     for path in (source, folder / "test.json"):
         path.parent.mkdir(parents=True)
     (folder / "config.resolved.yaml").write_text(compose_config(config, [parts]).resolved)

@@ -1,0 +1,74 @@
+"""Rate-accuracy curves and what is compared on them: bytes at equal accuracy, Bjontegaard deltas."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+
+class Point(NamedTuple):
+    """One setting of a method: mean bytes per image and top-1 in percent."""
+
+    bytes_per_image: float
+    top1: float
+
+
+class Delta(NamedTuple):
+    """A Bjontegaard delta.
+
+    Attributes:
+        percent: mean change of rate at equal accuracy; -60 means 60 % fewer bytes.
+        low: lowest top-1 that both curves reach, percent.
+        high: highest one.
+    """
+
+    percent: float
+    low: float
+    high: float
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Returns the points that no cheaper one equals or beats, by rising rate, so that accuracy rises strictly."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.bytes_per_image, -point.top1)):
+        if not best or point.top1 > best[-1].top1:
+            best.append(point)
+    return best
+
+
+def bytes_at(points: Sequence[Point], top1: float) -> float | None:
+    """Returns the bytes per image at which a curve reaches an accuracy; None where it does not, or begins above it.
+
+    Between the points of the `frontier` the logarithm of the bytes is a monotone cubic of top-1 (PCHIP).
+
+    Args:
+        points: of one method, in any order.
+        top1: the accuracy, percent.
+    """
+    curve = frontier(points)
+    if not curve or not curve[0].top1 <= top1 <= curve[-1].top1:
+        return None
+    return curve[0].bytes_per_image if len(curve) == 1 else math.exp(float(_log_bytes(curve)(top1)))
+
+
+def bd_rate(anchor: Sequence[Point], points: Sequence[Point]) -> Delta | None:
+    """Returns how much less rate `points` need than `anchor`, over the accuracies that both reach.
+
+    G. Bjontegaard, VCEG-M33 (2001), with top-1 in place of PSNR and PCHIP in place of the cubic, as in JVET's sheets.
+    None where the curves share no accuracies, or one has fewer than two points.
+    """
+    curves = frontier(anchor), frontier(points)
+    if min(map(len, curves)) < 2:
+        return None
+    low, high = max(curve[0].top1 for curve in curves), min(curve[-1].top1 for curve in curves)
+    if low >= high:
+        return None
+    before, after = (_log_bytes(curve).integrate(low, high) / (high - low) for curve in curves)
+    return Delta(100 * math.expm1(after - before), low, high)
+
+
+def _log_bytes(curve: Sequence[Point]) -> PchipInterpolator:
+    sizes, accuracies = np.array(curve).T
+    return PchipInterpolator(accuracies, np.log(sizes))
