@@ -3,8 +3,8 @@
     python scripts/report.py config/tiny_imagenet/results.csv --codecs config/tiny_imagenet/codecs.csv -o DIR
 
 Rates are everything sent per image. A curve is a method's rows; rows that differ in nothing but the seed are averaged.
-Bytes at an accuracy and Bjontegaard deltas are read from the curves by monotone interpolation (`misc/rate_accuracy.py`);
-a negative delta means fewer bytes than the anchor at equal top-1.
+Bytes at an accuracy and Bjontegaard deltas are read from the curves by monotone interpolation
+(`misc/rate_accuracy.py`); a negative delta means fewer bytes than the anchor at equal top-1.
 """
 
 import argparse
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc import page
 from misc.atomic import write_atomically
-from misc.codecs import CodecPoint, by_codec, read_points
+from misc.codecs import by_codec, read_points
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.rate_accuracy import Point, bd_rate, bytes_at
 from misc.report import text_table
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         "rate_accuracy.svg": rendered(rate_accuracy(curves, methods, teacher)),
         **({"training.svg": rendered(training_curves(rows, args.runs))} if args.runs else {}),
     }
-    body = page_body(summary, all_rows(rows), teacher, rows, "training.svg" in files, args.anchor)
+    body = page_body(summary, all_rows(rows), teacher, rows, "training.svg" in files)
     files["index.html"] = page.page("Rate against accuracy", body).encode()
     for name, content in files.items():
         write_atomically(args.output / name, content)
@@ -191,22 +191,21 @@ def page_body(
     teacher: float,
     rows: Sequence[Mapping[str, str]],
     with_training: bool,
-    anchor: str,
 ) -> str:
     images = next(row["images"] for row in rows if row["images"] != NOT_RUN)
     parts = [
-        f"<p>Students that send a compressed feature, and image codecs, in front of the same teacher ({teacher:.2f} % top-1). "
-        f"{int(images):,} validation images, none of which was trained on, but the best epoch was chosen on them. Every "
-        "student's accuracy and bytes come from real streams, decoded.</p>",
+        f"<p>Students that send a compressed feature, and image codecs, in front of the same teacher ({teacher:.2f} % "
+        f"top-1). {int(images):,} validation images, none of which was trained on, but the best epoch was chosen on "
+        "them. Every student's accuracy and bytes come from real streams, decoded.</p>",
         page.table(summary),
-        f'<p class="note">Bytes are everything sent per image. <i>Bytes at {SMALL_LOSS} loss</i>: where the curve crosses '
-        f"{SMALL_LOSS} points below the teacher. <i>Rate against</i>: Bjontegaard delta, in brackets the top-1 over which "
-        "it is taken; empty where two curves share none.</p>",
+        f'<p class="note">Bytes are everything sent per image. <i>Bytes at {SMALL_LOSS} loss</i>: where the curve '
+        f"crosses {SMALL_LOSS} points below the teacher. <i>Rate against</i>: Bjontegaard delta, in brackets the top-1 "
+        "over which it is taken; empty where two curves share none.</p>",
         "<h2>Accuracy against size</h2>",
         page.figure(
             "rate_accuracy.svg",
             "Top-1 accuracy against bytes per image for every method, the codecs and the teacher",
-            "Top-1 against everything sent per image, on a logarithmic axis. Bars are the standard deviation over seeds.",
+            "Top-1 against everything sent per image, on a logarithmic axis. Bars: standard deviation over seeds.",
         ),
     ]
     if with_training:
