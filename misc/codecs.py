@@ -1,43 +1,156 @@
-"""Image codecs as reference: what JPEG and WebP need for the accuracy that a student reaches."""
+"""Image codecs as reference: Pillow's lossy formats and CompressAI's pretrained models, each at several qualities.
+
+A codec that is not to be had, since Pillow was built without it or its weights cannot be loaded, is left out with a
+line that says so. What a codec costs at each quality, and what a classifier makes of it, are the points of its curve.
+"""
 
 import csv
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL
 import torch
+from compressai.models import CompressionModel
+from compressai.ops import compute_padding
+from compressai.zoo import image_models
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype, to_pil_image
 
 from misc.atomic import write_atomically
-from misc.errors import UserError
+from misc.errors import UserError, did_you_mean
 from misc.image_folder import ImageFolder
 
+_REMEDY = "make it with `python scripts/evaluate_codecs.py`"
 
-class Codec(NamedTuple):
-    """One of Pillow's lossy formats.
 
-    Attributes:
-        name: Pillow's name of the format.
-        qualities: ascending; the first gives the smallest files that the encoder writes.
-        options: what makes the encoder spend time to save bytes.
+class Coded(NamedTuple):
+    """What an RGB image costs, in bytes, and what is left of it."""
+
+    num_bytes: int
+    image: Image.Image
+
+
+class Setting(NamedTuple):
+    """A codec at one quality: codes an RGB image and decodes it."""
+
+    codec: str
+    quality: int
+    round_trip: Callable[[Image.Image], Coded]
+
+
+class UnavailableError(Exception):
+    """A codec that cannot be used here, and why."""
+
+
+def pillow_format(name: str, qualities: Sequence[int], **options: object) -> list[Setting]:
+    """Returns the settings of one of Pillow's formats; `options` are those of its `Image.save`."""
+    Image.init()
+    if name.upper() not in Image.SAVE:
+        raise UnavailableError(f"Pillow {PIL.__version__} was built without it; 11.3 and later have it")
+    return [
+        Setting(name, quality, partial(through_file, name, {"quality": quality, **options})) for quality in qualities
+    ]
+
+
+def compressai_model(name: str, qualities: Sequence[int]) -> list[Setting]:
+    """Returns the settings of one of CompressAI's models with its pretrained weights, trained for MSE."""
+    try:
+        models = [image_models[name](quality, pretrained=True, progress=False).eval() for quality in qualities]
+    except (OSError, RuntimeError) as error:
+        raise UnavailableError(f"its weights cannot be loaded ({error})") from error
+    for model in models:
+        model.update()
+    return [
+        Setting(name, quality, partial(through_strings, model))
+        for quality, model in zip(qualities, models, strict=True)
+    ]
+
+
+# The first quality of a format gives the smallest files that its encoder writes.
+CODECS: dict[str, Callable[[], list[Setting]]] = {
+    "JPEG": partial(pillow_format, "JPEG", (1, 2, 3, 5, 8, 12, 20, 35, 60, 90), subsampling="4:2:0", optimize=True),
+    "WebP": partial(pillow_format, "WebP", (0, 1, 2, 5, 10, 20, 40, 60, 80), method=6),
+    # A slower speed than Pillow's takes ten times as long; it saves nothing at 64 x 64 and 3 % at 256 x 171.
+    "AVIF": partial(pillow_format, "AVIF", (0, 5, 10, 20, 30, 40, 50, 60, 75, 90), max_threads=1),
+    "bmshj2018-factorized": partial(compressai_model, "bmshj2018-factorized", (1, 2, 3, 4, 6, 8)),
+    "mbt2018-mean": partial(compressai_model, "mbt2018-mean", (1, 2, 3, 4, 6, 8)),
+    "cheng2020-anchor": partial(compressai_model, "cheng2020-anchor", (1, 3, 5)),
+}
+
+
+def available_settings(names: Sequence[str]) -> list[Setting]:
+    """Returns all qualities of the named codecs; prints a line for each codec that cannot be used here.
+
+    Raises:
+        UserError: no such codec, or none of them can be used.
+    """
+    settings = []
+    for name in names:
+        if name not in CODECS:
+            raise UserError(f"no codec '{name}'{did_you_mean(name, CODECS)}")
+        try:
+            settings += CODECS[name]()
+        except UnavailableError as error:
+            print(f"{name} is skipped: {error}", flush=True)
+    if not settings:
+        raise UserError(f"none of the codecs can be used here: {', '.join(names)}")
+    return settings
+
+
+def through_file(name: str, options: dict[str, object], image: Image.Image) -> Coded:
+    """Codes an image as a file of one of Pillow's formats; the whole file counts, since its headers travel too."""
+    pixels = image.copy()
+    pixels.info = {}  # comments and colour profiles of the source would be written again and count as payload
+    file = io.BytesIO()
+    pixels.save(file, name, **options)
+    return Coded(file.tell(), Image.open(file).convert("RGB"))
+
+
+@torch.inference_mode()
+def through_strings(model: CompressionModel, image: Image.Image) -> Coded:
+    """Codes an image with one of CompressAI's models; its strings count, and no header, as it has no file format.
+
+    Args:
+        model: takes images (B, 3, H, W) in [0, 1], H and W multiples of its downsampling factor, to which the image is
+            padded with its own edge; what is decoded is cropped again.
+        image: RGB.
+    """
+    margins, crop = compute_padding(image.height, image.width, min_div=model.downsampling_factor)
+    x = pil_to_tensor(image)[None] / 255
+    coded = model.compress(pad(x, margins, mode="replicate"))
+    x_hat = pad(model.decompress(**coded)["x_hat"], crop)[0].clamp(0, 1)
+    num_bytes = sum(len(string) for strings in coded["strings"] for string in strings)
+    return Coded(num_bytes, to_pil_image(to_dtype(x_hat, torch.uint8, scale=True)))
+
+
+class CodedImages(Dataset):
+    """An ImageFolder's images after a round trip through every setting.
+
+    An item is (x, label, sizes): x (S, 3, H, W), transformed as the folder transforms its images; sizes (S,), what they
+    cost in bytes; S runs over the settings.
     """
 
-    name: str
-    qualities: tuple[int, ...]
-    options: dict
+    def __init__(self, images: ImageFolder, settings: Sequence[Setting]) -> None:
+        self.images = images
+        self.settings = settings
 
+    def __len__(self) -> int:
+        return len(self.images)
 
-CODECS = (
-    Codec("JPEG", (1, 2, 3, 5, 8, 12, 20, 35, 60, 90), {"subsampling": "4:2:0", "optimize": True}),
-    Codec("WebP", (0, 1, 2, 5, 10, 20, 40, 60, 80), {"method": 6}),
-)
-_REMEDY = "make it with `python scripts/evaluate_codecs.py`"
-SETTINGS = tuple((codec, quality) for codec in CODECS for quality in codec.qualities)
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        path, label = self.images.samples[index]
+        image = self.images.loader(path)
+        coded = [setting.round_trip(image) for setting in self.settings]
+        x = torch.stack([self.images.transform(one.image) for one in coded])
+        return x, label, torch.tensor([one.num_bytes for one in coded])
 
 
 class CodecPoint(NamedTuple):
@@ -46,7 +159,7 @@ class CodecPoint(NamedTuple):
     Attributes:
         codec: its name.
         quality: the encoder's.
-        bytes_per_image: mean size of the files, headers included.
+        bytes_per_image: mean size: of the files, headers included, or of a learned codec's strings.
         kb_per_image: the same in kB of 1024 bytes.
         bpp: bits per pixel of the classifier's input, as in a student's test.
         top1: of the teacher on the decoded images, percent.
@@ -62,41 +175,6 @@ class CodecPoint(NamedTuple):
     top1: float
     top5: float
     images: int
-
-
-def encode(image: Image.Image, codec: Codec, quality: int) -> bytes:
-    """Returns the whole file as Pillow writes it; its headers count, since they travel too."""
-    pixels = image.copy()
-    pixels.info = {}  # comments and colour profiles of the source would be written again and count as payload
-    buffer = io.BytesIO()
-    pixels.save(buffer, codec.name, quality=quality, **codec.options)
-    return buffer.getvalue()
-
-
-def decode(data: bytes) -> Image.Image:
-    """Returns the RGB image of an encoded file."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-class CodedImages(Dataset):
-    """An ImageFolder's images after a round trip through every codec and quality.
-
-    An item is (x, label, sizes): x (S, 3, H, W), transformed as the folder transforms its images; sizes (S,), bytes of
-    the files; S runs over `SETTINGS`.
-    """
-
-    def __init__(self, images: ImageFolder) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
-        path, label = self.images.samples[index]
-        image = self.images.loader(path)
-        files = [encode(image, codec, quality) for codec, quality in SETTINGS]
-        x = torch.stack([self.images.transform(decode(file)) for file in files])
-        return x, label, torch.tensor([len(file) for file in files])
 
 
 def bytes_for_accuracy(points: Sequence[CodecPoint], top1: float) -> float | None:

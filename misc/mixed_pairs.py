@@ -1,6 +1,7 @@
 """Training images mixed in pairs."""
 
 import torch
+import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import Dataset

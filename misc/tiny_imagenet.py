@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from misc.data_set import make_data_set
 from misc.errors import UserError, nearest
@@ -21,7 +21,19 @@ TOP = "tiny-imagenet-200"
 TRAIN = re.compile(rf"{TOP}/train/(n\d{{8}})/images/(\1_\d+\.JPEG)")
 VAL = re.compile(rf"{TOP}/val/images/(val_\d+\.JPEG)")
 WNID = re.compile(r"n\d{8}")
-MAX_BYTES = 1_000_000  # of one member: images of 64 x 64 have some thousands
+MAX_IMAGE_BYTES = 1_000_000  # images of 64 x 64 have some thousands
+MAX_TEXT_BYTES = 20_000_000
+# Whatever zipfile raises on foreign or damaged bytes, also a password or a compression that it does not know.
+DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError)
+
+
+class _Image(NamedTuple):
+    """A member of the archive and where it goes."""
+
+    member: str
+    split: str
+    wnid: str
+    name: str
 
 
 def write_tiny_imagenet(archive: Path, root: Path, classes: Path | int | None = None) -> dict[str, Any]:
@@ -41,103 +53,108 @@ def write_tiny_imagenet(archive: Path, root: Path, classes: Path | int | None = 
             something else.
     """
     try:
-        with zipfile.ZipFile(archive) as file:
-            wnids = _selected(file, archive, classes)
-            with open(archive, "rb") as content:
-                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            wanted = {"data_set": "Tiny ImageNet", "archive_sha256": sha256, "classes": _names(file, archive, wnids)}
-            return make_data_set(root, wanted, lambda folder: _write(file, archive, wnids, folder))
+        file = zipfile.ZipFile(archive)
     except FileNotFoundError:
         raise UserError(f"no archive at {archive.absolute()}: expected Tiny ImageNet's zip file") from None
-    except (zipfile.BadZipFile, zlib.error, IsADirectoryError, NotImplementedError) as error:
+    except DAMAGES as error:
         raise UserError(f"{archive} is damaged or no zip file ({error}): fetch it again") from None
+    with file, open(archive, "rb") as content:
+        wnids = _selected(file, classes)
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        wanted = {"data_set": "Tiny ImageNet", "archive_sha256": sha256, "classes": _names(file, wnids)}
+        return make_data_set(root, wanted, lambda folder: _write(file, wnids, folder))
 
 
-def _selected(file: zipfile.ZipFile, archive: Path, classes: Path | int | None) -> list[str]:
+def _selected(file: zipfile.ZipFile, classes: Path | int | None) -> list[str]:
     """Returns the wanted wnids, which are in the archive, sorted."""
-    offered = _lines(file, archive, "wnids.txt")
+    offered = _lines(file, "wnids.txt")
     for wnid in offered:
         if not WNID.fullmatch(wnid):
-            raise UserError(f"wnids.txt in {archive} has '{wnid[:80]}': expected names as n01629819")
-    if isinstance(classes, int):
-        if not 1 <= classes <= len(offered):
-            raise UserError(f"--classes {classes}: {archive} has 1 to {len(offered)}")
-        return sorted(offered[:classes])
+            raise UserError(f"wnids.txt in {file.filename} has '{wnid[:80]}': expected names as n01629819")
     if classes is None:
         return sorted(offered)
+    if isinstance(classes, int):
+        if not 1 <= classes <= len(offered):
+            raise UserError(f"--classes {classes}: {file.filename} has 1 to {len(offered)}")
+        return sorted(offered[:classes])
     try:
         wanted = sorted(set(classes.read_text().split()))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--classes {classes} is neither a number nor a file of wnids ({error})") from None
     for wnid in wanted:
         if wnid not in offered:
-            raise UserError(f"--classes {classes} names '{wnid}', which {archive} lacks{nearest(wnid, offered)}")
+            raise UserError(f"--classes {classes} names '{wnid}', which {file.filename} lacks{nearest(wnid, offered)}")
     if not wanted:
         raise UserError(f"--classes {classes} is empty: expected a wnid on each line")
     return wanted
 
 
-def _names(file: zipfile.ZipFile, archive: Path, wnids: Sequence[str]) -> dict[str, str]:
+def _names(file: zipfile.ZipFile, wnids: Sequence[str]) -> dict[str, str]:
     """Returns the words for each wnid; "" for one without."""
-    words = dict(line.partition("\t")[::2] for line in _lines(file, archive, "words.txt"))
+    words = dict(line.partition("\t")[::2] for line in _lines(file, "words.txt"))
     return {wnid: words.get(wnid, "") for wnid in wnids}
 
 
-def _write(file: zipfile.ZipFile, archive: Path, wnids: Sequence[str], root: Path) -> dict[str, Any]:
-    counts = {"train": 0, "val": 0}
-    members = list(_images(file, archive, wnids))
-    for split, wnid, name, member in progress_bar(members, "unpacking"):
-        folder = root / split / wnid
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(_read(file, archive, member))
-        counts[split] += 1
+def _write(file: zipfile.ZipFile, wnids: Sequence[str], root: Path) -> dict[str, Any]:
+    annotations = [line.split("\t") for line in _lines(file, "val/val_annotations.txt")]
+    for fields in annotations:
+        if len(fields) != 6:
+            raise UserError(
+                f"val_annotations.txt in {file.filename} has {fields}: expected name, class and box between tabs"
+            )
+    images = list(_images(file, wnids, {name: wnid for name, wnid, *_ in annotations}))
     for wnid in wnids:
-        lines = _lines(file, archive, f"train/{wnid}/{wnid}_boxes.txt")
-        _write_lines(root / "train_boxes" / f"{wnid}_boxes.txt", lines)
-    chosen = [line for line in _lines(file, archive, "val/val_annotations.txt") if line.split("\t")[1] in wnids]
+        _write_lines(root / "train_boxes" / f"{wnid}_boxes.txt", _lines(file, f"train/{wnid}/{wnid}_boxes.txt"))
+    chosen = ["\t".join(fields) for fields in annotations if fields[1] in wnids]
     _write_lines(root / "val_boxes" / "val_annotations.txt", chosen)
-    return {"num_train": counts["train"], "num_val": counts["val"]}
+    for image in progress_bar(images, "unpacking"):
+        folder = root / image.split / image.wnid
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / image.name).write_bytes(_read(file, image.member, MAX_IMAGE_BYTES))
+    splits = [image.split for image in images]
+    return {"num_train": splits.count("train"), "num_val": splits.count("val")}
 
 
-def _images(file: zipfile.ZipFile, archive: Path, wnids: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
-    """Yields split, wnid, file name and member of each image of the classes.
+def _images(file: zipfile.ZipFile, wnids: Sequence[str], wnid_of: dict[str, str]) -> Iterator[_Image]:
+    """Yields the images of the classes.
 
     Only names of the expected form are taken, so that no member can be written anywhere else.
     """
-    annotations = (line.split("\t") for line in _lines(file, archive, "val/val_annotations.txt"))
-    wnid_of = {fields[0]: fields[1] for fields in annotations if len(fields) == 6}
     missing = {(split, wnid) for split in ("train", "val") for wnid in wnids}
-    for member in file.namelist():
+    wanted = set(wnids)
+    for member in dict.fromkeys(file.namelist()):
         if found := TRAIN.fullmatch(member):
-            split, wnid, name = "train", found[1], found[2]
+            image = _Image(member, "train", found[1], found[2])
         elif found := VAL.fullmatch(member):
-            split, wnid, name = "val", wnid_of.get(found[1]), found[1]
-            if wnid is None:
-                raise UserError(f"{archive}: val_annotations.txt has no class of {name}")
+            if found[1] not in wnid_of:
+                raise UserError(f"val_annotations.txt in {file.filename} has no class of {found[1]}")
+            image = _Image(member, "val", wnid_of[found[1]], found[1])
         else:
             continue
-        if wnid in wnids:
-            missing.discard((split, wnid))
-            yield split, wnid, name, member
+        if image.wnid in wanted:
+            missing.discard((image.split, image.wnid))
+            yield image
     for split, wnid in sorted(missing):
-        raise UserError(f"{archive} has no images of {wnid} in {split}/")
+        raise UserError(f"{file.filename} has no images of {wnid} in {split}/")
 
 
-def _lines(file: zipfile.ZipFile, archive: Path, name: str) -> list[str]:
+def _lines(file: zipfile.ZipFile, name: str) -> list[str]:
     try:
-        return _read(file, archive, f"{TOP}/{name}").decode().splitlines()
+        return _read(file, f"{TOP}/{name}", MAX_TEXT_BYTES).decode().splitlines()
     except KeyError:
-        raise UserError(f"{archive} has no {TOP}/{name}: expected Tiny ImageNet's official layout") from None
+        raise UserError(f"{file.filename} has no {TOP}/{name}: expected Tiny ImageNet's official layout") from None
     except UnicodeDecodeError:
-        raise UserError(f"{TOP}/{name} in {archive} is no text") from None
+        raise UserError(f"{TOP}/{name} in {file.filename} is no text") from None
 
 
-def _read(file: zipfile.ZipFile, archive: Path, member: str) -> bytes:
+def _read(file: zipfile.ZipFile, member: str, limit: int) -> bytes:
     size = file.getinfo(member).file_size
-    limit = MAX_BYTES * (1 if member.endswith(".JPEG") else 20)
     if size > limit:
-        raise UserError(f"{archive}: {member} says that it has {size:,} bytes; no more than {limit:,} are expected")
-    return file.read(member)
+        raise UserError(f"{member} in {file.filename} has {size:,} bytes: expected at most {limit:,}")
+    try:
+        return file.read(member)
+    except DAMAGES as error:
+        raise UserError(f"{member} in {file.filename} is damaged ({error}): fetch the archive again") from None
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

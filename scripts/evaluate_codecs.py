@@ -1,8 +1,10 @@
-"""Measures JPEG and WebP as reference: bytes per image, and what the teacher makes of the decoded images.
+"""Measures image codecs as reference: bytes per image, and what the teacher makes of the decoded images.
 
-Every image of a config's test data set goes through Pillow at several qualities and then to the untouched teacher. A
-file counts whole, headers included, since they travel too; JPEG with 4:2:0 and optimised Huffman tables, WebP with its
-slowest method. 1 kB = 1024 bytes.
+Every image of a config's test data set goes through each codec at several qualities and then to the untouched teacher.
+JPEG (4:2:0, optimised Huffman tables), WebP (slowest method) and AVIF are Pillow's; a file counts whole, headers
+included, since they travel too: of an AVIF they are some 300 bytes. CompressAI's pretrained models count by their
+entropy-coded strings alone; their weights, some 560 MB, are downloaded at first use. A codec that cannot be used is
+skipped with a line that says why. 1 kB = 1024 bytes.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from main_classification_torchdistill import build_model
-from misc.codecs import SETTINGS, CodecPoint, CodedImages, by_codec, write_points
+from misc.codecs import CODECS, CodecPoint, CodedImages, Setting, available_settings, by_codec, write_points
 from misc.config import load_config
 from misc.cores import share_cores
 from misc.device import default_device, usable_device
@@ -34,6 +36,8 @@ def get_argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--config", required=True, metavar="FILE", help="names the test data set and the teacher")
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="one row per codec and quality")
+    names = ", ".join(CODECS)
+    parser.add_argument("--codecs", nargs="+", metavar="NAME", default=list(CODECS), help=f"of {names} (default: all)")
     parser.add_argument("--device", default=default_device(), help="default: %(default)s")
     workers = min(8, os.cpu_count() or 1)
     parser.add_argument("--num_workers", type=int, default=workers, help="processes that encode (default: %(default)s)")
@@ -50,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     if "teacher_model" not in config["models"]:
         raise UserError(f"{args.config} names no teacher_model: give the config of a student")
     teacher = build_model("teacher_model", config["models"]["teacher_model"], device)
-    points = evaluate(teacher, images, device, args.num_workers)
+    settings = available_settings(args.codecs)
+    points = evaluate(teacher, images, settings, device, args.num_workers)
     write_points(args.output, points)
     print(f"\nTeacher on {len(images):,} images after a codec\n{summary(points)}\n\nResults: {args.output}")
 
@@ -64,12 +69,14 @@ def images_of_test(config: dict) -> ImageFolder:
 
 
 @torch.inference_mode()
-def evaluate(teacher: nn.Module, images: ImageFolder, device: torch.device, num_workers: int) -> list[CodecPoint]:
-    """Returns a point per codec and quality, in the order of `SETTINGS`."""
+def evaluate(
+    teacher: nn.Module, images: ImageFolder, settings: list[Setting], device: torch.device, num_workers: int
+) -> list[CodecPoint]:
+    """Returns a point per codec and quality, in the order of the settings."""
     teacher.eval()
-    accuracies = [Accuracy() for _ in SETTINGS]
-    num_bytes = torch.zeros(len(SETTINGS), dtype=torch.int64)
-    loader = DataLoader(CodedImages(images), BATCH, num_workers=num_workers)
+    accuracies = [Accuracy() for _ in settings]
+    num_bytes = torch.zeros(len(settings), dtype=torch.int64)
+    loader = DataLoader(CodedImages(images, settings), BATCH, num_workers=num_workers)
     with progress_bar(None, "codecs", len(images)) as bar:
         for x, labels, sizes in loader:
             logits = teacher(x.flatten(0, 1).to(device)).cpu().unflatten(0, x.shape[:2])
@@ -77,24 +84,28 @@ def evaluate(teacher: nn.Module, images: ImageFolder, device: torch.device, num_
                 accuracy.update(logits_of_setting, labels)
             num_bytes += sizes.sum(0)
             bar.update(len(x))
-    return points_of(accuracies, num_bytes.double() / len(images), x.shape[-2] * x.shape[-1])
+    return points_of(settings, accuracies, num_bytes.double() / len(images), x.shape[-2] * x.shape[-1])
 
 
-def points_of(accuracies: list[Accuracy], bytes_per_image: Tensor, pixels: int) -> list[CodecPoint]:
-    """Puts the figures of all `SETTINGS` into rows; `pixels` is the size of the teacher's input."""
+def points_of(
+    settings: list[Setting], accuracies: list[Accuracy], bytes_per_image: Tensor, pixels: int
+) -> list[CodecPoint]:
+    """Puts the figures of the settings into rows; `pixels` is the size of the teacher's input."""
     return [
-        CodecPoint(codec.name, quality, size, size / KILOBYTE, 8 * size / pixels, *accuracy.percent(), accuracy.images)
-        for (codec, quality), accuracy, size in zip(SETTINGS, accuracies, bytes_per_image.tolist(), strict=True)
+        CodecPoint(codec, quality, size, size / KILOBYTE, 8 * size / pixels, *accuracy.percent(), accuracy.images)
+        for (codec, quality, _), accuracy, size in zip(settings, accuracies, bytes_per_image.tolist(), strict=True)
     ]
 
 
 def summary(points: list[CodecPoint]) -> str:
     """Returns one line per codec: the span of its curve."""
+    curves = by_codec(points)
+    width = max(map(len, curves))
     lines = []
-    for name, curve in by_codec(points).items():
+    for name, curve in curves.items():
         first, last = curve[0], curve[-1]
         lines.append(
-            f"  {name}  {first.bytes_per_image:6,.0f} to {last.bytes_per_image:6,.0f} bytes/image, "
+            f"  {name:<{width}}  {first.bytes_per_image:6,.0f} to {last.bytes_per_image:6,.0f} bytes/image, "
             f"top-1 {first.top1:5.2f} to {last.top1:5.2f} %  (quality {first.quality} to {last.quality})"
         )
     return "\n".join(lines)

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.digits_on_photographs import NUM_TRAIN, NUM_VAL, write_data_set
 from misc.errors import UserError, exit_on_user_error
+from misc.imagenet import write_imagenet
 from misc.tiny_imagenet import write_tiny_imagenet
 
 
@@ -16,7 +17,7 @@ def get_argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     data_sets = parser.add_subparsers(dest="data_set", required=True)
     digits = data_sets.add_parser("digits", help="digits on photographs, composed from what scikit-learn ships")
-    digits.add_argument("--output", required=True, metavar="DIR", help="folder for train/, val/, val_masks/")
+    digits.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/, val/, val_masks/")
     digits.add_argument("--num_train", type=int, default=NUM_TRAIN, help="default: %(default)s")
     digits.add_argument("--num_val", type=int, default=NUM_VAL, help="default: %(default)s")
     digits.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -26,6 +27,12 @@ def get_argparser() -> argparse.ArgumentParser:
     tiny.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/, val/ and boxes")
     tiny.add_argument("--classes", type=classes, metavar="FILE|N", help="file of wnids, or the first N (default: all)")
     tiny.set_defaults(prepare=prepare_tiny_imagenet)
+    imagenet = data_sets.add_parser("imagenet", help="ImageNet-1k (ILSVRC2012), from its official archives")
+    imagenet.add_argument("--train-tar", required=True, type=Path, metavar="FILE", help="ILSVRC2012_img_train.tar")
+    imagenet.add_argument("--val-tar", required=True, type=Path, metavar="FILE", help="ILSVRC2012_img_val.tar")
+    imagenet.add_argument("--devkit", required=True, type=Path, metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz")
+    imagenet.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/ and val/")
+    imagenet.set_defaults(prepare=prepare_imagenet)
     return parser
 
 
@@ -40,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     manifest = args.prepare(args)
     print(
         f"{args.output}: {manifest['num_train']:,} training and {manifest['num_val']:,} validation images, "
-        f"{len(list((Path(args.output) / 'train').iterdir()))} classes"
+        f"{len(list((args.output / 'train').iterdir()))} classes"
     )
 
 
@@ -52,6 +59,10 @@ def prepare_digits(args: argparse.Namespace) -> dict[str, Any]:
 
 def prepare_tiny_imagenet(args: argparse.Namespace) -> dict[str, Any]:
     return write_tiny_imagenet(args.archive, args.output, args.classes)
+
+
+def prepare_imagenet(args: argparse.Namespace) -> dict[str, Any]:
+    return write_imagenet(args.train_tar, args.val_tar, args.devkit, args.output)
 
 
 if __name__ == "__main__":

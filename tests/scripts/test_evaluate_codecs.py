@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from compressai.models import FactorizedPrior
 
-from misc.codecs import CODECS, SETTINGS, read_points
+from misc import codecs
+from misc.codecs import available_settings, read_points
 from misc.digits_on_photographs import write_data_set
 from misc.errors import UserError
 from misc.image_folder import ImageFolder
@@ -46,17 +48,59 @@ def config(tmp_path):
 def test_every_codec_and_quality_gets_a_row(config, tmp_path, capsys, num_workers):
     torch.manual_seed(0)
     output = tmp_path / "codecs.csv"
-    main(["--config", config(), "--output", str(output), "--device", "cpu", "--num_workers", str(num_workers)])
+    arguments = ["--config", config(), "--output", str(output), "--device", "cpu", "--num_workers", str(num_workers)]
+    main([*arguments, "--codecs", "WebP", "JPEG"])
     points = read_points(output)
-    assert [(point.codec, point.quality) for point in points] == [(codec.name, quality) for codec, quality in SETTINGS]
+    settings = available_settings(["WebP", "JPEG"])
+    assert [(point.codec, point.quality) for point in points] == [setting[:2] for setting in settings]
     for point in points:
         assert point.images == 12
         assert point.kb_per_image == pytest.approx(point.bytes_per_image / 1024, abs=1e-6)
         assert point.bpp == pytest.approx(8 * point.bytes_per_image / 64**2, abs=1e-6)
         assert 0 <= point.top1 <= point.top5 <= 100
     printed = capsys.readouterr().out
-    assert all(codec.name in printed for codec in CODECS)
+    assert "  JPEG  " in printed and "  WebP  " in printed
     assert str(output) in printed
+
+
+def test_the_figures_are_the_means_over_the_images(config, tmp_path):
+    output = tmp_path / "codecs.csv"
+    main(["--config", config(), "--output", str(output), "--device", "cpu", "--num_workers", "0", "--codecs", "JPEG"])
+    images = ImageFolder(tmp_path / "digits" / "val")
+    for point, setting in zip(read_points(output), available_settings(["JPEG"]), strict=True):
+        sizes = [setting.round_trip(image).num_bytes for image, _ in images]
+        assert point.bytes_per_image == pytest.approx(sum(sizes) / 12, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_learned_codec_gets_its_rows_and_one_that_cannot_be_loaded_a_line(
+    config, tmp_path, capsys, monkeypatch, num_workers
+):
+    def load(quality: int, pretrained: bool, progress: bool) -> FactorizedPrior:
+        return FactorizedPrior(4, 6)
+
+    def offline(quality: int, pretrained: bool, progress: bool) -> None:
+        raise OSError("no network")
+
+    for name in ("mbt2018-mean", "cheng2020-anchor"):
+        monkeypatch.setitem(codecs.image_models, name, offline)
+    monkeypatch.setitem(codecs.image_models, "bmshj2018-factorized", load)
+    output = tmp_path / "codecs.csv"
+    main(["--config", config(), "--output", str(output), "--device", "cpu", "--num_workers", str(num_workers)])
+    measured = {point.codec: point for point in read_points(output)}
+    assert {"JPEG", "WebP", "bmshj2018-factorized"} <= set(measured) <= set(codecs.CODECS)
+    assert measured["bmshj2018-factorized"].bytes_per_image > 0
+    printed = capsys.readouterr().out.splitlines()
+    for name in ("mbt2018-mean", "cheng2020-anchor"):
+        assert name not in measured
+        assert f"{name} is skipped: its weights cannot be loaded (no network)" in printed
+
+
+def test_an_unknown_codec_is_refused(config, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--config", config(), "--output", str(tmp_path / "codecs.csv"), "--device", "cpu", "--codecs", "avif"])
+    assert stop.value.code == 2
+    assert "no codec 'avif'" in capsys.readouterr().err
 
 
 def test_a_config_without_a_teacher_is_refused(config, tmp_path, capsys):
