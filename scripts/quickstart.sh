@@ -37,7 +37,7 @@ main --config "$CONFIG" --skip_ckpt --run_dir "$WORK/trained_resnet" \
     --set train.stage1.num_epochs=2 --set train.stage2.num_epochs=2
 
 step "5/6 JPEG and WebP of the same images (one minute)"
-"$PYTHON" scripts/evaluate_codecs.py --config "$CONFIG" --output "$WORK/codecs.csv"
+"$PYTHON" scripts/evaluate_codecs.py --config "$CONFIG" --output "$WORK/codecs.csv" --codecs JPEG WebP
 
 step "6/6 Report"
 "$PYTHON" scripts/quickstart_report.py --run_dir "$WORK/shipped_resnet" --run_dir "$WORK/trained_resnet" \
