@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchdistill.datasets.util import build_data_loader
