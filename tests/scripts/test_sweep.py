@@ -38,9 +38,21 @@ def test_a_group_is_the_product_of_configs_values_and_seeds(write):
     assert runs[0].command(None)[1:4:2] == [str(ROOT / "main_classification_torchdistill.py"), str(runs[0].config)]
 
 
+def test_a_group_begins_with_the_weights_of_earlier_runs(write):
+    first = {"method": "distilled", "configs": ["a.yaml"], "set": {"lmbda": [0.1, 0.2]}}
+    path = write([first, {"configs": ["b.yaml"], "after": ["a-0.*"]}])
+    content = json.loads(path.read_text()) | {"output": "resources/sweeps/s"}
+    path.write_text(json.dumps(content))
+    _, (sources, runs) = sweep.read_sweep(path)
+    assert [run.name for run in runs] == ["b-a-0.1", "b-a-0.2"]
+    assert runs[1].overrides == (f'{sweep.BEGINS_WITH}="resources/sweeps/s/a-0.2/weights.safetensors"',)
+    assert [run.method for run in (*sources, *runs)] == ["distilled", "distilled", "b", "b"]
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
+        ([{"configs": ["a.yaml"]}, {"configs": ["b.yaml"], "after": ["c*"]}], "'after' names no earlier run: c\\*"),
         ([{"configs": ["a.yaml"], "sett": {}}], "unknown key 'sett' in a group; did you mean 'set'"),
         ([{"set": {}}], "a group has no 'configs'"),
         ([{"configs": ["a.yaml"]}, {"configs": ["a.yaml"]}], "two runs are called a"),
@@ -93,10 +105,11 @@ def test_runs_are_made_once_and_a_failed_one_is_told_after_the_others(write, tmp
     assert captured.out.count("| teacher_resnet-seed") == 2
     with open(tmp_path / "rows.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["seed"] for row in rows] == ["0", "1"] and all(float(row["top1"]) >= 0 for row in rows)
+    assert [row["seed"] for row in rows] == ["0", "0", "1"]
+    assert rows[0]["images"] == "not run" and all(float(row["top1"]) >= 0 for row in rows[1:])
+    assert "| teacher_resnet | not run | not run |" in captured.out
     done = [run for run in runs if run.is_done()]
     assert len(done) == 2
     before = [(run.folder / "test.json").stat().st_mtime_ns for run in done]
-    with pytest.raises(SystemExit):
-        sweep.main([str(path), "--device", "cpu"])
+    sweep.main([str(path), "--device", "cpu", "--only", "teacher_resnet-*"])
     assert [(run.folder / "test.json").stat().st_mtime_ns for run in done] == before

@@ -1,0 +1,82 @@
+"""A report on rows and codecs that are made up here: what stands in its tables and on its page."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from misc.codecs import CodecPoint, write_points
+from scripts import report
+
+TEACHER = 65.0
+
+
+def row(method: str, setting: str, size: float, top1: float, seed: int = 0) -> dict:
+    loss = round(TEACHER - top1, 3)
+    facts = {"run": f"{method}-{setting}-{seed}", "method": method, "set": setting, "seed": seed, "images": 1500}
+    return {**facts, "top1": top1, "predictive_loss": loss, "sent_bytes": size, "training_s": 5}
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    rows = [
+        row("ours", "lmbda=1", 50, 60),
+        row("ours", "lmbda=2", 100, 65, seed=0),
+        row("ours", "lmbda=2", 100, 64, seed=1),
+        row("Entropic Student", "lmbda=1", 100, 60),
+        row("Entropic Student", "lmbda=2", 200, 64.5),
+        {**row("ours", "lmbda=3", 0, 0), "images": "not run", "top1": "", "predictive_loss": "", "sent_bytes": ""},
+    ]
+    with open(tmp_path / "results.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    points = [
+        CodecPoint("JPEG", quality, size, 1.0, 1.0, top1, 90.0, 1500)
+        for quality, size, top1 in ((1, 400, 50.0), (2, 800, 66.0))
+    ]
+    write_points(tmp_path / "codecs.csv", points)
+    return tmp_path / "results.csv", tmp_path / "codecs.csv"
+
+
+def test_tables_and_page(files, tmp_path, capsys):
+    results, codecs = files
+    report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page")])
+    ours, student, jpeg = (line.split("  ") for line in capsys.readouterr().out.splitlines()[2:5])
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in (ours, student, jpeg)]
+    # Half the bytes at both ends, seeds averaged. JPEG by hand: 70.7 of 680 bytes in the middle.
+    assert cells[0] == ["ours", "2", "50 to 100", "60.0 to 64.5", "100", "-50 % (60-64)", "-90 % (60-64)"]
+    assert cells[1][:5] == ["Entropic Student", "2", "100 to 200", "60.0 to 64.5", "200"]
+    assert cells[2][0] == "JPEG" and float(cells[2][4]) == pytest.approx(400 * 2 ** (14.5 / 16), abs=0.5)
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "ours-lmbda=3-0" in page and "not run" in page and "65.00 %" in page
+    assert (tmp_path / "page" / "rate_accuracy.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_the_spread_is_that_of_the_seeds(files):
+    students = report.students_of(report.read_rows(files[0]))["ours"]
+    assert [(student.seeds, student.spread) for student in students] == [(1, None), (2, pytest.approx(0.5**0.5))]
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "message"),
+    [
+        (
+            lambda text: text,
+            ["--anchor", "Entropic"],
+            "--anchor Entropic is no method .* did you mean 'Entropic Student'",
+        ),
+        (lambda text: text.replace("sent_bytes", "bytes"), [], "has no column sent_bytes"),
+        (lambda text: text.replace(",60,5.0,", ",60,9.0,"), [], r"teachers of \[65.0, 69.0\] % top-1"),
+        (lambda text: text.splitlines()[0] + "\n", [], "has no column run"),
+        (lambda text: text, ["--runs", "/nowhere"], "/nowhere holds none of the table's runs"),
+    ],
+)
+def test_mistakes_are_named(files, tmp_path, capsys, change, flags, message):
+    results, codecs = files
+    results.write_text(change(results.read_text()))
+    with pytest.raises(SystemExit):
+        report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page"), *flags])
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "page").exists()
