@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     images, image_names = open_images(args)
     teacher = load_teacher(args)
     indices = label_classes(args, teacher, images)
-    layers = target_layers(args, teacher)
     image_format = input_format(teacher.model, args.input_size)
+    layers = target_layers(args, teacher, image_format)
     images.transform = image_format.preprocessing()
     settings = {
         **settings_of(args, teacher, layers, image_format, indices),
@@ -227,11 +227,13 @@ def label_classes(args: argparse.Namespace, teacher: Teacher, images: ImageFolde
     return indices
 
 
-def target_layers(args: argparse.Namespace, teacher: Teacher) -> list[TargetLayer]:
+def target_layers(args: argparse.Namespace, teacher: Teacher, image_format: InputFormat) -> list[TargetLayer]:
     """Returns the layers that the maps look at; FullGrad has none."""
     if args.saliency_type == FULL_GRAD:
         return []
-    return select_target_layers(teacher.model, args.mix_layers, args.include_first, args.target_layer)
+    return select_target_layers(
+        teacher.model, args.mix_layers, args.include_first, args.target_layer, image_format.size
+    )
 
 
 def map_outputs(args: argparse.Namespace, settings: dict[str, Any], names: Sequence[str]) -> list[MapOutput]:

@@ -437,6 +437,12 @@ def test_a_folder_of_something_else_is_refused(command, tmp_path, capsys):
     assert "holds no maps" in refused(command, capsys)
 
 
+def test_a_layer_that_cannot_be_looked_at_leaves_no_folder(command, tmp_path, capsys):
+    command.remove("--mix_layers")
+    assert "layer 'fc' gives shape (1, 3)" in refused([*command, "--target_layer", "fc"], capsys)
+    assert not (tmp_path / "maps").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
