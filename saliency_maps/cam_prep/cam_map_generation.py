@@ -110,12 +110,15 @@ def report(
         outputs: the folders of maps in it.
         num_images: images that went through the teacher.
         num_damaged: maps that had been there and were made again.
-        num_uniform: maps without a preference.
+        num_uniform: maps without a preference, of earlier runs too.
         seconds: how long it took.
         parts: how long each part of the work took; {} where there was none.
     """
     if num_uniform:
-        print(f"{num_uniform} maps were empty or not finite and are uniform now; the manifest names them")
+        print(f"{num_uniform} maps are uniform, as they were empty or not finite; the manifest names them")
+    if not num_images:
+        print(f"nothing to do, {sum(len(output.names) for output in outputs)} maps were there already: {folder}")
+        return
     if parts:
         print(f"time: {shares(parts)}")
     num_made = sum(len(output.missing) for output in outputs)
@@ -197,8 +200,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--class_map says what --target label explains: give either it or --target predicted")
     if args.num_classes and args.config:
         raise UserError("--num_classes goes with --model; with --config the config says it")
-    if args.saliency_type == FULL_GRAD and (args.mix_layers or args.target_layer):
-        raise UserError(f"{FULL_GRAD} sums over all layers: give neither --mix_layers nor --target_layer")
+    if args.saliency_type == FULL_GRAD and (args.mix_layers or args.include_first or args.target_layer):
+        raise UserError(
+            f"{FULL_GRAD} sums over all layers: give none of --mix_layers, --include_first and --target_layer"
+        )
 
 
 def open_images(args: argparse.Namespace) -> tuple[ImageFolder, list[str]]:
