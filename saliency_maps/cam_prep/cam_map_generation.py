@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder
 from saliency_maps.cam_prep.cam_methods import FULL_GRAD, SALIENCY_TYPES
 from saliency_maps.cam_prep.class_indices import class_indices, digest
+from saliency_maps.cam_prep.lock import locked
 from saliency_maps.cam_prep.map_output import FORMATS, MapOutput, check_disk
 from saliency_maps.cam_prep.map_run import batches_to_do, make_maps, shares
 from saliency_maps.cam_prep.ranks import joined_ranks, local_rank
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     outputs = map_outputs(args, settings, map_names(image_names))
 
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, locked(args.output) if ranks.first else nullcontext():
         num_damaged = 0
         if ranks.first:
             num_damaged = sum(output.open() for output in outputs)

@@ -13,6 +13,7 @@ import numpy as np
 
 from misc.atomic import is_temporary
 from misc.errors import UserError
+from saliency_maps.cam_prep.lock import LOCK
 from saliency_maps.cam_prep.saliency import NO_PREFERENCE
 from saliency_maps.map_folder import (
     MANIFEST,
@@ -158,7 +159,7 @@ class MapOutput:
                 )
 
     def _refuse_other_content(self) -> None:
-        if self.root.is_dir() and all(is_temporary(path.name) for path in self.root.iterdir()):
+        if self.root.is_dir() and all(is_temporary(path.name) or path.name == LOCK for path in self.root.iterdir()):
             return
         if self.root.exists():
             raise UserError(f"{self.root} is not empty and has no {SETTINGS} of maps: choose another --output")

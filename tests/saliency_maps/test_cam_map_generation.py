@@ -25,6 +25,7 @@ from saliency_maps.cam_prep.target_layers import select_target_layers
 from saliency_maps.map_folder import DTYPES, MapFolder
 
 SCRIPT = str(Path(cam_map_generation.__file__).resolve())
+REPOSITORY = Path(SCRIPT).parents[2]
 MODEL = "resnet10t"
 CLASSES = ("ant", "bee", "cat")
 FLAGS = ["--mix_layers", "--eigen_smooth", "--patch_cam", "--target_dim", "28", "--device", "cpu", "--num_workers", "0"]
@@ -481,6 +482,26 @@ def test_a_disk_that_fills_up_is_one_line(command, capsys, monkeypatch):
         cam_map_generation.main(command)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: ") and "ant/0.npy cannot be written (No space left on device)" in said
+
+
+def test_a_second_run_at_the_same_time_is_refused(command, tmp_path, capsys):
+    """The first one's maps, and its hold, are left alone; when it is killed, the folder is free."""
+    cam_map_generation.main(command)
+    hold = f"with locked(Path({str(tmp_path / 'maps')!r})): print(flush=True); time.sleep(60)"
+    code = f"import time; from pathlib import Path; from saliency_maps.cam_prep.lock import locked\n{hold}"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        assert "another run is making the maps in" in refused(command, capsys)
+        assert (tmp_path / "maps" / ".lock").exists()
+        first.kill()
+    cam_map_generation.main(command)
+    assert not (tmp_path / "maps" / ".lock").exists()
+
+
+def test_a_layer_that_cannot_be_looked_at_leaves_no_folder(command, tmp_path, capsys):
+    command.remove("--mix_layers")
+    assert "layer 'fc' gives shape (1, 3)" in refused([*command, "--target_layer", "fc"], capsys)
+    assert not (tmp_path / "maps").exists()
 
 
 @pytest.mark.parametrize(
