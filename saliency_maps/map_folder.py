@@ -5,6 +5,8 @@
 <maps>/<class>.npy             or packed: the N maps of a class, (N, height, width)
 <maps>/<class>.json            and their names, {"names": ["<stem>.npy", ...]}, in the order of the rows
 <maps>/manifest.json           settings, counts and provenance, written after the last of them
+
+With one map per layer there is such a folder for each, <maps>/<layer>.
 """
 
 import hashlib
@@ -20,13 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from misc.atomic import open_atomically, write_atomically
 from misc.errors import UserError
+from saliency_maps.writing import written
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
 DTYPES = ("float32", "float16", "uint8")
 AGAIN = "delete it and make the maps again"
+ANEW = "make the maps again in an empty folder"
 
 
 def relative_image_names(root: str | Path, image_paths: Iterable[str]) -> list[str]:
@@ -79,11 +82,20 @@ class MapFolder:
             UserError: no manifest, or a damaged one.
         """
         if not (self.root / MANIFEST).is_file():
+            self._refuse_folder_of_layers()
             raise UserError(
                 f"{self.root} has no {MANIFEST}: make the maps with `python saliency_maps/cam_prep/"
                 f"cam_map_generation.py --model MODEL --input IMAGES --output {self.root}`"
             )
-        return read_json(self.root / MANIFEST)
+        manifest = read_json(self.root / MANIFEST)
+        if not isinstance(manifest.get("settings", {}), dict):
+            raise UserError(f"{self.root / MANIFEST} holds no settings: {ANEW}")
+        return manifest
+
+    def _refuse_folder_of_layers(self) -> None:
+        layers = sorted(path.parent.name for path in self.root.glob(f"*/{MANIFEST}"))
+        if layers:
+            raise UserError(f"{self.root} has maps in a folder for each layer: give one of {', '.join(layers)} in it")
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -150,8 +162,9 @@ class Pack:
             UserError: the index is damaged.
         """
         names = read_json(self.index_path).get("names")
-        if not isinstance(names, list):
-            raise UserError(f"{self.index_path} has no list of names: {AGAIN}")
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not is_list or len(set(names)) != len(names):
+            raise UserError(f"{self.index_path} has no list of different names: {AGAIN}")
         return {name: row for row, name in enumerate(names)}
 
     @property
@@ -235,7 +248,7 @@ def decoded(stored: np.ndarray) -> np.ndarray:
 
 def write_map(path: Path, saliency: np.ndarray, dtype: str = "float32") -> None:
     """Writes one map, (height, width) in [0, 1], as one of `DTYPES`."""
-    with open_atomically(path) as file:
+    with written(path) as file:
         np.save(file, encoded(saliency, dtype))
 
 
@@ -267,35 +280,43 @@ def write_pack(root: Path, class_name: str, names: Sequence[str]) -> None:
 def _write_rows(root: Path, class_name: str, old: Pack | None, new: Sequence[str]) -> None:
     num_old = len(old.rows) if old else 0
     first = load_array(root / new[0])
-    header = {"descr": first.dtype.str, "fortran_order": False, "shape": (num_old + len(new), *first.shape)}
-    with open_atomically(Pack(root, class_name).path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
+    with written(Pack(root, class_name).path) as file:
+        file.write(file_header((num_old + len(new), *first.shape), first.dtype.name))
         for row in range(num_old):
             file.write(old.values[row].tobytes())
         for name in new:
             file.write(load_array(root / name).tobytes())
 
 
-def file_size(shape: tuple[int, ...], dtype: str) -> int:
-    """Returns the bytes of an `.npy` file."""
+def file_header(shape: tuple[int, ...], dtype: str) -> bytes:
+    """Returns the beginning of an `.npy` file, in front of the values."""
     header = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
-    return len(header.getvalue()) + math.prod(shape) * np.dtype(dtype).itemsize
+    return header.getvalue()
+
+
+def file_size(shape: tuple[int, ...], dtype: str) -> int:
+    """Returns the number of bytes of an `.npy` file."""
+    return len(file_header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def write_json(path: Path, content: dict) -> None:
     """Writes `content` as indented JSON."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    with written(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict:
     """Returns the file's content.
 
     Raises:
-        UserError: the file is not JSON.
+        UserError: the file is not JSON, or no object.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): make the maps again in an empty folder") from None
+        raise UserError(f"{path} cannot be read ({error}): {ANEW}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object, {{...}}: {ANEW}")
+    return content

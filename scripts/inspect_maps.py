@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.atomic import write_atomically
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder, read_rgb
 from misc.progress import progress_bar
@@ -23,6 +22,7 @@ from saliency_maps.drawing import in_colour, overlay, png
 from saliency_maps.map_folder import MANIFEST, SETTINGS, MapFolder, dataset_identity, read_json, relative_image_names
 from saliency_maps.map_statistics import QUANTILES, TOP_SHARE, MapStatistics
 from saliency_maps.pairing import maps_of_images
+from saliency_maps.writing import written
 
 HEADING = 22  # characters
 FIRST = 3  # names shown of a longer list
@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     samples = [sample for sample in samples_of(maps, maps_of) if sample.map_name not in contents.damaged]
     drawn = chosen(samples, args.images, args.seed)
     cells = [cell(sample, maps.read(sample.map_name), args.input) for sample in drawn]
-    write_atomically(output, png(sheet(cells, heading(settings, len(drawn), len(samples)), bool(args.input))))
+    with written(output) as file:
+        file.write(png(sheet(cells, heading(settings, len(drawn), len(samples)), bool(args.input))))
     print(f"Sheet of {len(drawn)}: {output}")
 
 

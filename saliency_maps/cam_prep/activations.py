@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from misc.errors import UserError
 from saliency_maps.cam_prep.clock import Clock
 from saliency_maps.cam_prep.target_layers import TargetLayer
 
@@ -32,8 +31,7 @@ def activations(
     """
     with torch.inference_mode(), _recorded(layers, cut=False) as outputs:
         logits = _logits(model, images, autocast, clock or Clock())
-    recorded = zip(layers, _in_order(layers, outputs), strict=True)
-    return [layer.channels_first(output).float() for layer, output in recorded], logits
+    return [layer.channels_first(outputs[layer.name]).float() for layer in layers], logits
 
 
 def activations_and_gradients(
@@ -64,7 +62,7 @@ def activations_and_gradients(
     clock = clock or Clock()
     with torch.enable_grad(), _recorded(layers, cut=True) as outputs:
         logits = _logits(model, images, autocast, clock)
-        recorded = _in_order(layers, outputs)
+        recorded = [outputs[layer.name] for layer in layers]
         with clock("backward", images.device):
             gradients = torch.autograd.grad(target_logits(logits, labels).sum(), recorded)
     return (
@@ -101,34 +99,23 @@ def replaced(layer: TargetLayer, output: Callable[[Tensor], Tensor]) -> Iterator
 
 
 @contextmanager
-def _recorded(layers: Sequence[TargetLayer], cut: bool) -> Iterator[dict[int, Tensor]]:
+def _recorded(layers: Sequence[TargetLayer], cut: bool) -> Iterator[dict[str, Tensor]]:
     """Collects the layers' outputs while the model runs; `cut` makes an output without a graph the leaf of one."""
-    outputs: dict[int, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def record(index: int, output: Tensor) -> Tensor:
-        if not isinstance(output, Tensor):
-            kind = type(output).__name__
-            raise UserError(f"layer '{layers[index].name}' gives {kind}, not a map of features: choose another layer")
-        layers[index].channels_first(output)  # an output of another shape is refused before it is differentiated
+    def record(name: str, output: Tensor) -> Tensor:
         if cut and not output.requires_grad:
             output = output.detach().requires_grad_()
-        outputs[index] = output
+        outputs[name] = output
         # The next module may work in place, which would change the record and is forbidden on a leaf.
         return output.clone()
 
     handles = [
-        layer.module.register_forward_hook(lambda module, inputs, output, index=index: record(index, output))
-        for index, layer in enumerate(layers)
+        layer.module.register_forward_hook(lambda module, inputs, output, name=layer.name: record(name, output))
+        for layer in layers
     ]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _in_order(layers: Sequence[TargetLayer], outputs: dict[int, Tensor]) -> list[Tensor]:
-    for index, layer in enumerate(layers):
-        if index not in outputs:
-            raise UserError(f"layer '{layer.name}' takes no part in the forward pass: choose another layer")
-    return [outputs[index] for index in range(len(layers))]

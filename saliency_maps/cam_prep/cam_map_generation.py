@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder
 from saliency_maps.cam_prep.cam_methods import FULL_GRAD, SALIENCY_TYPES
 from saliency_maps.cam_prep.class_indices import class_indices, digest
+from saliency_maps.cam_prep.lock import locked
 from saliency_maps.cam_prep.map_output import FORMATS, MapOutput, check_disk
 from saliency_maps.cam_prep.map_run import batches_to_do, make_maps, shares
 from saliency_maps.cam_prep.ranks import joined_ranks, local_rank
@@ -53,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     images, image_names = open_images(args)
     teacher = load_teacher(args)
     indices = label_classes(args, teacher, images)
-    layers = target_layers(args, teacher)
     image_format = input_format(teacher.model, args.input_size)
+    layers = target_layers(args, teacher, image_format)
     images.transform = image_format.preprocessing()
     settings = {
         **settings_of(args, teacher, layers, image_format, indices),
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     outputs = map_outputs(args, settings, map_names(image_names))
 
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, locked(args.output) if ranks.first else nullcontext():
         num_damaged = 0
         if ranks.first:
             num_damaged = sum(output.open() for output in outputs)
@@ -110,12 +112,15 @@ def report(
         outputs: the folders of maps in it.
         num_images: images that went through the teacher.
         num_damaged: maps that had been there and were made again.
-        num_uniform: maps without a preference.
+        num_uniform: maps without a preference, of earlier runs too.
         seconds: how long it took.
         parts: how long each part of the work took; {} where there was none.
     """
     if num_uniform:
-        print(f"{num_uniform} maps were empty or not finite and are uniform now; the manifest names them")
+        print(f"{num_uniform} maps are uniform, as they were empty or not finite; the manifest names them")
+    if not num_images:
+        print(f"nothing to do, {sum(len(output.names) for output in outputs)} maps were there already: {folder}")
+        return
     if parts:
         print(f"time: {shares(parts)}")
     num_made = sum(len(output.missing) for output in outputs)
@@ -197,8 +202,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--class_map says what --target label explains: give either it or --target predicted")
     if args.num_classes and args.config:
         raise UserError("--num_classes goes with --model; with --config the config says it")
-    if args.saliency_type == FULL_GRAD and (args.mix_layers or args.target_layer):
-        raise UserError(f"{FULL_GRAD} sums over all layers: give neither --mix_layers nor --target_layer")
+    if args.saliency_type == FULL_GRAD and (args.mix_layers or args.include_first or args.target_layer):
+        raise UserError(
+            f"{FULL_GRAD} sums over all layers: give none of --mix_layers, --include_first and --target_layer"
+        )
 
 
 def open_images(args: argparse.Namespace) -> tuple[ImageFolder, list[str]]:
@@ -227,11 +234,13 @@ def label_classes(args: argparse.Namespace, teacher: Teacher, images: ImageFolde
     return indices
 
 
-def target_layers(args: argparse.Namespace, teacher: Teacher) -> list[TargetLayer]:
+def target_layers(args: argparse.Namespace, teacher: Teacher, image_format: InputFormat) -> list[TargetLayer]:
     """Returns the layers that the maps look at; FullGrad has none."""
     if args.saliency_type == FULL_GRAD:
         return []
-    return select_target_layers(teacher.model, args.mix_layers, args.include_first, args.target_layer)
+    return select_target_layers(
+        teacher.model, args.mix_layers, args.include_first, args.target_layer, image_format.size
+    )
 
 
 def map_outputs(args: argparse.Namespace, settings: dict[str, Any], names: Sequence[str]) -> list[MapOutput]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from timm.data import ImageNetInfo
 
-from misc.errors import UserError, did_you_mean
+from misc.errors import UserError, nearest
 
 
 def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
@@ -49,7 +49,7 @@ def _of_file(path: Path, folders: Sequence[str], num_classes: int) -> dict[str, 
     indices = {}
     for folder in folders:
         if folder not in mapping:
-            raise UserError(f"{path} has no class for folder '{folder}'{did_you_mean(folder, mapping)}")
+            raise UserError(f"{path} has no class for folder '{folder}'{nearest(folder, mapping)}")
         index = mapping[folder]
         if type(index) is not int or not 0 <= index < num_classes:
             raise UserError(f"{path}: the class of '{folder}' is {index!r}, expected 0 to {num_classes - 1}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from misc.atomic import is_temporary
 from misc.errors import UserError
+from saliency_maps.cam_prep.lock import LOCK
 from saliency_maps.cam_prep.saliency import NO_PREFERENCE
 from saliency_maps.map_folder import (
     MANIFEST,
@@ -21,6 +22,7 @@ from saliency_maps.map_folder import (
     Pack,
     decoded,
     encoded,
+    file_header,
     file_size,
     packed_classes,
     read_json,
@@ -70,8 +72,8 @@ class MapOutput:
     def open(self) -> int:
         """Starts the folder with its settings, or goes on with one of the same settings.
 
-        What a killed process left half done is removed, and so is every file that is not as long as its shape and dtype
-        say; it counts as missing then.
+        What a killed process left half done is removed, and so is every file whose header or length is not that of its
+        shape and dtype; it counts as missing then.
 
         Returns:
             How many of the wanted maps were damaged.
@@ -129,15 +131,19 @@ class MapOutput:
         write_pack(self.root, class_name, self._classes[class_name])
 
     def finish(self, provenance: dict[str, Any]) -> int:
-        """Packs what is not packed yet and writes the manifest; returns how many maps express no preference."""
+        """Packs what is not packed yet and writes the manifest; returns how many maps there express no preference."""
         if self._packed:
             for class_name in self._classes.keys() & {class_of(name) for name, _ in single_maps(self.root)}:
                 self.pack(class_name)
-        uniform = self._uniform_maps()
+        # Of all that are there, as an earlier run may have made others.
+        maps = MapFolder(self.root)
+        names = [name for names in self._classes.values() for name in names if name in maps.names]
+        no_preference = decoded(encoded(np.array(NO_PREFERENCE), self._dtype))
+        uniform = [name for name in names if (maps.read(name) == no_preference).all()]
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}
         manifest = {
             "settings": self._settings,
-            "num_maps": len(self.names),
+            "num_maps": len(names),
             "uniform_maps": {"count": len(uniform), "names": uniform},
             **provenance,
             "versions": {"python": platform.python_version(), **versions},
@@ -153,10 +159,10 @@ class MapOutput:
                 )
 
     def _refuse_other_content(self) -> None:
-        if self.root.is_dir() and all(is_temporary(path.name) for path in self.root.iterdir()):
+        if self.root.is_dir() and all(is_temporary(path.name) or path.name == LOCK for path in self.root.iterdir()):
             return
         if self.root.exists():
-            raise UserError(f"{self.root} is no empty folder and holds no maps: choose another --output")
+            raise UserError(f"{self.root} is not empty and has no {SETTINGS} of maps: choose another --output")
 
     def _refuse_other_settings(self, found: dict[str, Any]) -> None:
         different = [
@@ -179,35 +185,39 @@ class MapOutput:
         packed = set(packed_classes(self.root))
         for class_name, names in self._classes.items():
             pack = Pack(self.root, class_name)
-            if class_name in packed and pack.is_whole(self._map_size, self._dtype):
-                continue
-            if class_name not in packed and not pack.index_path.is_file():
+            if not pack.index_path.is_file():
                 continue
             try:
-                lost.update(pack.names)
+                held = set(pack.names)
             except UserError:  # a damaged index does not say which
-                lost.update(names)
+                held = set(names)
+            if class_name in packed and held.issubset(names) and pack.is_whole(self._map_size, self._dtype):
+                continue
+            lost |= held.intersection(names)
             pack.index_path.unlink()  # first, as without it there is no pack
             pack.path.unlink(missing_ok=True)
         return lost
 
     def _remove_damaged_maps(self) -> set[str]:
-        size = file_size(self._map_size, self._dtype)
-        damaged = {name: entry.path for name, entry in single_maps(self.root) if entry.stat().st_size != size}
+        header, size = file_header(self._map_size, self._dtype), file_size(self._map_size, self._dtype)
+        damaged = {
+            name: entry.path
+            for name, entry in single_maps(self.root)
+            if entry.stat().st_size != size or _beginning(entry.path, len(header)) != header
+        }
         for name in damaged.keys() & {name for names in self._classes.values() for name in names}:
             os.unlink(damaged[name])
         return set(damaged)
-
-    def _uniform_maps(self) -> list[str]:
-        """Returns the maps that express no preference; as they are read, no record of earlier runs is needed."""
-        maps = MapFolder(self.root)
-        uniform = decoded(encoded(np.array(NO_PREFERENCE), self._dtype))
-        return [name for name in self.names if (maps.read(name) == uniform).all()]
 
 
 def class_of(name: str) -> str:
     """Returns the class folder of a map or image: `cat/0001.npy` -> `cat`."""
     return name.partition("/")[0]
+
+
+def _beginning(path: str, length: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(length)
 
 
 def _counts(names: Iterable[str]) -> Counter[str]:

@@ -50,6 +50,8 @@ def make_maps(
         device: where the maps are computed.
         num_workers: processes that read images.
     """
+    if not batches:
+        return
     loader = DataLoader(images, batch_sampler=batches, num_workers=num_workers, pin_memory=device.type == "cuda")
     for output in outputs:
         output.expect([name for batch in batches for name in output.names[batch.start : batch.stop]])

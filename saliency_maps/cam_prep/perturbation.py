@@ -45,7 +45,7 @@ def _ablated_logits(model: nn.Module, layer: TargetLayer, image: Tensor, label: 
         values = torch.zeros_like(channels, dtype=output.dtype)
         if lowest != 0:
             values = lowest - STEP * torch.arange(1, len(channels) + 1, device=output.device)
-        by_channel = copies.movedim(layer.channel_dim, 1)
+        by_channel = copies.movedim(layer.layout.channel_dim, 1)
         by_channel[torch.arange(len(channels)), channels] = values.view(-1, *[1] * (output.ndim - 2)).to(output.dtype)
         return copies
 

@@ -31,7 +31,8 @@ class SaliencyMapper:
         map_size: (height, width) of the maps.
         eigen_smooth: principal component in place of the sum.
         per_layer: one map for each layer, in place of their mean.
-        guided: maps times the guided gradients of the image, their mean over RGB scaled to [0, 1].
+        guided: maps times the guided gradients of the image, whose mean over RGB is scaled to [0, 1]; the product is
+            scaled again, as the two are seldom large in the same place.
         autocast: lower precision of the forward pass; None is float32.
 
     Attributes:
@@ -66,7 +67,10 @@ class SaliencyMapper:
         return self.clock.seconds
 
     def __call__(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Returns maps in [0, 1], possibly NaN.
+        """Returns maps, possibly NaN. Each spans [0, 1], but a constant one is 0.
+
+        Those of `per_layer` lie in [0, 1] and may end short of it, as they are resized after they are scaled; guided
+        ones span it.
 
         Args:
             images: (B, 3, H, W), normalised.
@@ -81,7 +85,9 @@ class SaliencyMapper:
         if not self.guided:
             return maps
         guide = self._guide(images, labels)
-        return maps * (guide[:, None] if self.per_layer else guide)
+        if self.per_layer:
+            return scaled_channels(maps * guide[:, None])
+        return min_max(maps * guide)
 
     def _layer_maps(self, images: Tensor, labels: Tensor | None) -> Tensor:
         weights: Sequence[Tensor | None]
@@ -115,13 +121,13 @@ class SaliencyMapper:
             own, *others = full_gradients(self.model, images, labels)
         with torch.inference_mode(), self.clock("projection", images.device):
             # Resizing is linear, so that the channels of a layer can be summed before it.
-            own = shrunk(_scaled_channels(own.float()), self.map_size)
-            summed = [_scaled_channels(part.float()).sum(dim=1, keepdim=True) for part in others]
+            own = shrunk(scaled_channels(own.float()), self.map_size)
+            summed = [scaled_channels(part.float()).sum(dim=1, keepdim=True) for part in others]
             parts = torch.cat([own, *(shrunk(part, self.map_size) for part in summed)], dim=1)
             if not self.project:
                 return min_max(parts.sum(dim=1))
             reduced = tuple(max(1, side // FULL_GRAD_REDUCTION) for side in self.map_size)
-            parts = F.interpolate(_scaled_channels(parts), reduced, mode="bilinear", align_corners=False)
+            parts = F.interpolate(scaled_channels(parts), reduced, mode="bilinear", align_corners=False)
             maps = min_max(first_principal_component(parts))[:, None]
             return min_max(F.interpolate(maps, self.map_size, mode="bilinear", align_corners=False)[:, 0])
 
@@ -138,7 +144,8 @@ def min_max(maps: Tensor) -> Tensor:
     return maps / (1e-7 + maps.amax(dim=(1, 2), keepdim=True))
 
 
-def _scaled_channels(maps: Tensor) -> Tensor:
+def scaled_channels(maps: Tensor) -> Tensor:
+    """Scales each channel of (B, C, H, W) to [0, 1]."""
     return min_max(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
 
 

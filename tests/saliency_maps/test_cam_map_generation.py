@@ -1,5 +1,6 @@
 """The command from end to end on a small tree of images, and what it says to mistakes."""
 
+import errno
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from saliency_maps.cam_prep.target_layers import select_target_layers
 from saliency_maps.map_folder import DTYPES, MapFolder
 
 SCRIPT = str(Path(cam_map_generation.__file__).resolve())
+REPOSITORY = Path(SCRIPT).parents[2]
 MODEL = "resnet10t"
 CLASSES = ("ant", "bee", "cat")
 FLAGS = ["--mix_layers", "--eigen_smooth", "--patch_cam", "--target_dim", "28", "--device", "cpu", "--num_workers", "0"]
@@ -107,7 +109,9 @@ def test_a_second_run_makes_nothing_again(command, tmp_path, capsys):
     capsys.readouterr()
     cam_map_generation.main(command)
     assert modification_times(tmp_path / "maps") == before
-    assert "0 maps in" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1:] == [f"nothing to do, 6 maps were there already: {tmp_path / 'maps'}"]
+    assert not printed.err
 
 
 def test_an_interrupted_run_goes_on(command, tmp_path, monkeypatch):
@@ -140,6 +144,8 @@ def test_a_limited_run_can_be_completed(command, tmp_path):
     assert len(modification_times(tmp_path / "maps")) == 3
     cam_map_generation.main(command)
     assert len(modification_times(tmp_path / "maps")) == 6
+    cam_map_generation.main([*command, "--limit", "3"])
+    assert MapFolder(tmp_path / "maps").manifest["num_maps"] == 6
 
 
 def packed_names(maps: Path) -> dict[str, list[str]]:
@@ -162,7 +168,7 @@ def test_packed_maps_are_the_single_ones(command, tmp_path, dtype, capsys):
     capsys.readouterr()
     cam_map_generation.main(packed)
     assert modification_times(tmp_path / "packed") == before
-    assert "0 maps in" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_a_class_is_packed_as_soon_as_it_is_complete(command, tmp_path, monkeypatch):
@@ -194,12 +200,22 @@ def test_a_class_whose_pack_would_overwrite_the_settings_is_refused(command, pho
     assert "overwrite settings.json" in refused([*command, "--format", "packed"], capsys)
 
 
-@pytest.mark.parametrize("length", [0, 100, -1, 4000])
-def test_damaged_maps_are_made_again(command, tmp_path, capsys, length):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[:100],
+        lambda whole: whole[:-1],
+        lambda whole: whole + bytes(1),
+        lambda whole: bytes(100) + whole[100:],
+    ],
+    ids=["empty", "header", "short", "long", "zeros"],
+)
+def test_damaged_maps_are_made_again(command, tmp_path, capsys, damage):
     cam_map_generation.main(command)
     path = tmp_path / "maps" / "bee" / "1.npy"
     whole = path.read_bytes()
-    path.write_bytes((whole + bytes(4000))[:length])
+    path.write_bytes(damage(whole))
     (tmp_path / "maps" / "ant" / "0.npy").unlink()
     capsys.readouterr()
     cam_map_generation.main(command)
@@ -215,6 +231,8 @@ def test_damaged_maps_are_made_again(command, tmp_path, capsys, length):
         lambda maps: os.truncate(maps / "bee.npy", 100_000),
         lambda maps: (maps / "bee.npy").unlink(),
         lambda maps: (maps / "bee.json").write_text("["),
+        lambda maps: (maps / "bee.json").write_text('["0.npy", "1.npy"]'),
+        lambda maps: (maps / "bee.json").write_text('{"names": ["0.npy", "0.npy"]}'),
         lambda maps: np.save(maps / "bee.npy", np.zeros((2, 5, 5), np.float32)),
     ],
 )
@@ -315,7 +333,7 @@ def test_random_weights_must_be_asked_for(photos, tmp_path, capsys):
     assert "warning: the teacher has random weights" in capsys.readouterr().err
     torch.rand(1)
     cam_map_generation.main(command)  # the same model, hence no other settings
-    assert "0 maps in" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert "not allowed with" in usage_error([*command, "--weights_path", "x"], capsys)
 
 
@@ -334,6 +352,8 @@ def test_each_layer_gets_a_folder_of_its_own(command, photos, tmp_path, capsys):
         saliency = ImageFolderWithMaps(photos, layer, lambda *pair: pair)[5][1]["saliency"]
         assert saliency.min() >= 0 and saliency.max() > 0.5
         assert MapFolder(layer).manifest["settings"]["layers"] == [layer.name]
+    with pytest.raises(UserError, match=r"give one of layer1\.0, layer2\.0, layer3\.0 in it"):
+        ImageFolderWithMaps(photos, maps, lambda *pair: pair)
 
 
 def test_the_mean_over_the_layers_is_the_mixed_map(command, tmp_path):
@@ -365,6 +385,13 @@ def test_maps_and_folders_of_maps_are_kept_apart(command, capsys):
     assert "holds maps, and with --multires" in refused([*command, "--multires"], capsys)
 
 
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_damaged_settings_are_one_line(command, tmp_path, capsys, content):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "settings.json").write_text(content)
+    assert "make the maps again in an empty folder" in refused(command, capsys)
+
+
 @pytest.mark.parametrize("flags", [["--guided_backprop"], ["--autocast", "bfloat16"]])
 def test_what_changes_the_maps_is_a_setting(command, tmp_path, capsys, flags):
     cam_map_generation.main([*command, *flags])
@@ -375,8 +402,9 @@ def test_what_changes_the_maps_is_a_setting(command, tmp_path, capsys, flags):
 
 def test_full_grad_has_no_layers(command, tmp_path, capsys):
     command += ["--saliency_type", "FullGrad"]
-    assert "give neither --mix_layers nor" in refused(command, capsys)
+    assert "give none of --mix_layers," in refused(command, capsys)
     command.remove("--mix_layers")
+    assert "give none of --mix_layers," in refused([*command, "--include_first"], capsys)
     cam_map_generation.main(command)
     assert MapFolder(tmp_path / "maps").manifest["settings"]["layers"] == []
 
@@ -422,7 +450,7 @@ def test_maps_that_say_nothing_are_uniform_and_named(command, photos, tmp_path, 
     assert (np.load(tmp_path / "maps" / "ant" / "0.npy") == 0.5).all()
     uniform = json.loads((tmp_path / "maps" / "manifest.json").read_text())["uniform_maps"]
     assert uniform["count"] == 6 and uniform["names"][0] == "ant/0.npy"
-    assert "6 maps were empty" in capsys.readouterr().out
+    assert "6 maps are uniform, as they were empty" in capsys.readouterr().out
 
 
 def test_other_settings_in_the_same_folder_are_refused(command, capsys):
@@ -434,7 +462,46 @@ def test_other_settings_in_the_same_folder_are_refused(command, capsys):
 def test_a_folder_of_something_else_is_refused(command, tmp_path, capsys):
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "thesis.tex").touch()
-    assert "holds no maps" in refused(command, capsys)
+    assert "is not empty and has no settings.json" in refused(command, capsys)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_file_as_output_is_one_line(command, tmp_path, capsys, below):
+    (tmp_path / "file").touch()
+    message = refused(replaced(command, "--output", tmp_path / "file" / below), capsys)
+    assert "cannot be written" in message
+
+
+def test_a_disk_that_fills_up_is_one_line(command, capsys, monkeypatch):
+    def fail(file, values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(SystemExit):
+        cam_map_generation.main(command)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ") and "ant/0.npy cannot be written (No space left on device)" in said
+
+
+def test_a_second_run_at_the_same_time_is_refused(command, tmp_path, capsys):
+    """The first one's maps, and its hold, are left alone; when it is killed, the folder is free."""
+    cam_map_generation.main(command)
+    hold = f"with locked(Path({str(tmp_path / 'maps')!r})): print(flush=True); time.sleep(60)"
+    code = f"import time; from pathlib import Path; from saliency_maps.cam_prep.lock import locked\n{hold}"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        assert "another run is making the maps in" in refused(command, capsys)
+        assert (tmp_path / "maps" / ".lock").exists()
+        first.kill()
+    cam_map_generation.main(command)
+    assert not (tmp_path / "maps" / ".lock").exists()
+
+
+def test_a_layer_that_cannot_be_looked_at_leaves_no_folder(command, tmp_path, capsys):
+    command.remove("--mix_layers")
+    assert "layer 'fc' gives shape (1, 3)" in refused([*command, "--target_layer", "fc"], capsys)
+    assert not (tmp_path / "maps").exists()
 
 
 @pytest.mark.parametrize(

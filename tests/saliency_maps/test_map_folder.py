@@ -189,6 +189,13 @@ def test_a_damaged_pack_is_named(root):
         MapFolder(root).read(NAMES[0])
 
 
+@pytest.mark.parametrize("content", ["[2]", '{"settings": 3}'])
+def test_a_manifest_of_something_else_is_named(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json holds no .*: make the maps again"):
+        _ = MapFolder(tmp_path).manifest
+
+
 def test_no_folder_has_no_maps_and_no_manifest(tmp_path):
     maps = MapFolder(tmp_path / "nowhere")
     assert maps.names == frozenset()

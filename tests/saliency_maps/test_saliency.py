@@ -99,12 +99,17 @@ def test_guided_gelu_keeps_its_output_and_lets_positive_gradients_of_positive_in
     assert not model[1]._forward_hooks
 
 
-def test_a_guided_map_is_the_map_times_the_scaled_guide(resnet, images, labels):
-    layers = select_target_layers(resnet)
-    plain = SaliencyMapper(resnet, layers, "GradCAM", SIZE)(images, labels)
-    guided = SaliencyMapper(resnet, layers, "GradCAM", SIZE, guided=True)(images, labels)
-    guide = guided_backpropagation(resnet, images, labels).mean(dim=1)
-    torch.testing.assert_close(guided, plain * min_max(guide), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_a_guided_map_is_the_map_times_the_scaled_guide_and_scaled_again(resnet, images, labels, per_layer):
+    layers = select_target_layers(resnet, mix_layers=True)
+    plain = SaliencyMapper(resnet, layers, "GradCAM", SIZE, per_layer=per_layer)(images, labels)
+    guided = SaliencyMapper(resnet, layers, "GradCAM", SIZE, per_layer=per_layer, guided=True)(images, labels)
+    guide = min_max(guided_backpropagation(resnet, images, labels).mean(dim=1))
+    product = plain * (guide[:, None] if per_layer else guide)
+    assert product.amax((-1, -2)).max() < 0.9  # so that eight bits would be few
+    expected = (product / product.amax((-1, -2), keepdim=True)).nan_to_num(0)  # of empty maps
+    assert expected.any(dim=-1).any(dim=-1).any()
+    torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["XGradCAM", "EigenCAM", "AblationCAM", FULL_GRAD])

@@ -2,11 +2,10 @@
 
 import pytest
 import timm
-import torch
 
 from misc.errors import UserError
 from saliency_maps.cam_prep.activations import activations
-from saliency_maps.cam_prep.target_layers import FAMILIES, TargetLayer, select_target_layers
+from saliency_maps.cam_prep.target_layers import FAMILIES, select_target_layers
 
 
 def names(layers) -> list[str]:
@@ -66,29 +65,6 @@ def test_activations_come_channels_first(teacher, images):
     assert shapes == expected[family_of(teacher)]
 
 
-@pytest.mark.parametrize(
-    ("conv_mlp", "path", "shape"),
-    [
-        (False, "stages.2", (32, 4, 4)),
-        (False, "stages.2.blocks.0.mlp", (32, 4, 4)),
-        (False, "stages.2.blocks.0.norm", (32, 4, 4)),
-        (True, "stages.2.blocks.0.norm", (32, 4, 4)),
-        (True, "stages.2.blocks.0.mlp.fc1", (128, 4, 4)),
-    ],
-)
-def test_every_layer_of_a_convnext_comes_channels_first(conv_mlp, path, shape, images):
-    model = timm.create_model("convnext_tiny", dims=(16, 24, 32, 48), depths=(1, 1, 1, 1), conv_mlp=conv_mlp).eval()
-    (activation,), _ = activations(model, select_target_layers(model, target_layer=path), images)
-    assert activation.shape[1:] == shape
-
-
-def test_patches_lie_where_they_were_cut_from():
-    tokens = torch.arange(2 + 4.0)[None, :, None]
-    assert TargetLayer("x", None, "NLC", prefix_tokens=2).channels_first(tokens).tolist() == [[[[2, 3], [4, 5]]]]
-    with pytest.raises(UserError, match="gives 5 patches, not a square"):
-        TargetLayer("x", None, "NLC", prefix_tokens=1).channels_first(tokens)
-
-
 def test_a_path_overrides_the_choice(teacher):
     path = next(name for name, _ in teacher.named_modules() if name.count(".") == 1)
     assert names(select_target_layers(teacher, target_layer=path)) == [path]
@@ -97,12 +73,6 @@ def test_a_path_overrides_the_choice(teacher):
 def test_an_unknown_path_names_the_nearest(resnet):
     with pytest.raises(UserError, match=r"no module 'layer4\.0\.bn9'; did you mean 'layer4\.0\.bn"):
         select_target_layers(resnet, target_layer="layer4.0.bn9")
-
-
-def test_a_layer_without_positions_is_refused(resnet, images):
-    layers = select_target_layers(resnet, target_layer="fc")
-    with pytest.raises(UserError, match=r"layer 'fc' gives shape \(4, 3\)"):
-        activations(resnet, layers, images)
 
 
 def test_options_that_exclude_each_other_are_refused(resnet):

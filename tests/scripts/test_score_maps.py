@@ -104,7 +104,7 @@ def said(capsys, arguments: list[str]) -> str:
 
 def test_what_does_not_match_is_named(photographs, capsys):
     assert "no data set at" in said(capsys, [BOXES[0], "--input", "nowhere", *BOXES[3:]])
-    assert "has a map in nowhere: expected n01/images/n01_0.npy; there is none" in said(capsys, ["nowhere", *BOXES[1:]])
+    assert "/nowhere: expected a folder of maps" in said(capsys, ["nowhere", *BOXES[1:]])
     Path("val_annotations.txt").write_text("val_0.JPEG\tn01\t0\t0\t3\t2\n")
     error = said(capsys, [*BOXES[:-1], "val_annotations.txt"])
     assert "none of 4 images has a box in val_annotations.txt: expected n01_0.JPEG" in error
