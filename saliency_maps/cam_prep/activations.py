@@ -29,8 +29,8 @@ def activations(
     Returns:
         Each layer's activations, (B, C, H, W) in float32, and the logits.
     """
-    with torch.inference_mode(), _recorded(layers, cut=False) as outputs:
-        logits = _logits(model, images, autocast, clock or Clock())
+    with torch.inference_mode(), recorded(layers, cut=False) as outputs:
+        logits = run(model, images, autocast, clock or Clock())
     return [layer.channels_first(outputs[layer.name]).float() for layer in layers], logits
 
 
@@ -60,13 +60,13 @@ def activations_and_gradients(
         Two lists with one detached float32 tensor (B, C, H, W) per layer.
     """
     clock = clock or Clock()
-    with torch.enable_grad(), _recorded(layers, cut=True) as outputs:
-        logits = _logits(model, images, autocast, clock)
-        recorded = [outputs[layer.name] for layer in layers]
+    with torch.enable_grad(), recorded(layers, cut=True) as outputs:
+        logits = run(model, images, autocast, clock)
+        features = [outputs[layer.name] for layer in layers]
         with clock("backward", images.device):
-            gradients = torch.autograd.grad(target_logits(logits, labels).sum(), recorded)
+            gradients = torch.autograd.grad(target_logits(logits, labels).sum(), features)
     return (
-        [layer.channels_first(activation.detach()).float() for layer, activation in zip(layers, recorded, strict=True)],
+        [layer.channels_first(activation.detach()).float() for layer, activation in zip(layers, features, strict=True)],
         [layer.channels_first(gradient).float() for layer, gradient in zip(layers, gradients, strict=True)],
     )
 
@@ -83,7 +83,8 @@ def autocast_context(images: Tensor, autocast: torch.dtype | None) -> AbstractCo
     return torch.autocast(images.device.type, autocast) if autocast else nullcontext()
 
 
-def _logits(model: nn.Module, images: Tensor, autocast: torch.dtype | None, clock: Clock) -> Tensor:
+def run(model: nn.Module, images: Tensor, autocast: torch.dtype | None, clock: Clock) -> Tensor:
+    """Returns the logits in float32; the time counts under "forward"."""
     with clock("forward", images.device), autocast_context(images, autocast):
         return model(images).float()
 
@@ -99,7 +100,7 @@ def replaced(layer: TargetLayer, output: Callable[[Tensor], Tensor]) -> Iterator
 
 
 @contextmanager
-def _recorded(layers: Sequence[TargetLayer], cut: bool) -> Iterator[dict[str, Tensor]]:
+def recorded(layers: Sequence[TargetLayer], cut: bool) -> Iterator[dict[str, Tensor]]:
     """Collects the layers' outputs while the model runs; `cut` makes an output without a graph the leaf of one."""
     outputs: dict[str, Tensor] = {}
 

@@ -2,7 +2,7 @@
 
 Every function takes A and G, both (B, C, H, W), and returns (B, C, H, W); the map is its sum or its first principal
 component over the channels. Names, formulas and small constants are those of pytorch-grad-cam, whose maps these
-reproduce (https://github.com/jacobgil/pytorch-grad-cam).
+reproduce (https://github.com/jacobgil/pytorch-grad-cam); Sensitivity is none of its methods.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,14 @@ class CamMethod(NamedTuple):
         uses_gradients: whether it needs G.
         always_projects: whether it is a principal component by definition.
         perturb: finds channel weights, (B, C), by further forward passes.
+        sketches_jacobian: whether in place of G comes `squared_jacobians`, whatever the class.
     """
 
     weigh: Callable[[Tensor, Tensor | None], Tensor]
     uses_gradients: bool = True
     always_projects: bool = False
     perturb: Callable[[nn.Module, TargetLayer, Tensor, Tensor, Tensor], Tensor] | None = None
+    sketches_jacobian: bool = False
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -73,6 +75,11 @@ def weighted(activations: Tensor, weights: Tensor) -> Tensor:
     return weights * activations
 
 
+def sensitivity(activations: Tensor, squared: Tensor) -> Tensor:
+    """The squared Jacobian relative to the image's mean; the activations play no part."""
+    return squared / (squared.mean((1, 2, 3), keepdim=True) + 1e-30)
+
+
 CAM_METHODS = {
     "GradCAM": CamMethod(grad_cam),
     "GradCAMPlusPlus": CamMethod(grad_cam_plus_plus),
@@ -83,6 +90,7 @@ CAM_METHODS = {
     "EigenGradCAM": CamMethod(hi_res_cam, always_projects=True),
     "AblationCAM": CamMethod(weighted, uses_gradients=False, perturb=ablation_weights),
     "ScoreCAM": CamMethod(weighted, uses_gradients=False, perturb=score_weights),
+    "Sensitivity": CamMethod(sensitivity, uses_gradients=False, sketches_jacobian=True),
 }
 FULL_GRAD = "FullGrad"
 SALIENCY_TYPES = (*CAM_METHODS, FULL_GRAD)

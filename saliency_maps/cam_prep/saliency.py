@@ -11,6 +11,7 @@ from saliency_maps.cam_prep.cam_methods import CAM_METHODS, FULL_GRAD
 from saliency_maps.cam_prep.clock import Clock
 from saliency_maps.cam_prep.input_gradients import full_gradients, guided_backpropagation, shrunk
 from saliency_maps.cam_prep.projection import first_principal_component
+from saliency_maps.cam_prep.sensitivity import squared_jacobians
 from saliency_maps.cam_prep.target_layers import TargetLayer
 
 NO_PREFERENCE = 0.5
@@ -95,6 +96,8 @@ class SaliencyMapper:
             features, weights = activations_and_gradients(
                 self.model, self.layers, images, labels, self.autocast, self.clock
             )
+        elif self.method.sketches_jacobian:
+            features = weights = squared_jacobians(self.model, self.layers, images, self.autocast, self.clock)
         else:
             features, logits = activations(self.model, self.layers, images, self.autocast, self.clock)
             weights = [None] * len(features)

@@ -18,7 +18,7 @@ from saliency_maps.cam_prep.saliency import SaliencyMapper, min_max, replace_use
 from saliency_maps.cam_prep.target_layers import select_target_layers
 
 SIZE = (64, 64)
-SUMMED = [name for name, method in CAM_METHODS.items() if not method.always_projects]
+SUMMED = [n for n, method in CAM_METHODS.items() if not (method.always_projects or method.sketches_jacobian)]
 PROJECTED = [name for name, method in CAM_METHODS.items() if method.always_projects]
 
 
