@@ -1,5 +1,6 @@
 """Data sets that pair an image with its saliency map, by name, and transform both together."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class ImageFolderWithMaps(ImageFolder):
         map_root: the output folder of `saliency_maps/cam_prep/cam_map_generation.py` for `root`.
         transforms: a torchvision.transforms.v2 callable taking (PIL image, SaliencyMap of the image's size) and
             returning both; a random crop or flip hits the two with the same parameters.
+        exchange_seed: gives every image another one's map, in an order by this seed: the control of an experiment with
+            maps. None gives it its own.
 
     An item is `(image, {"label": int, "saliency": float tensor (1, H, W) in [0, 1]})`.
 
@@ -53,7 +56,13 @@ class ImageFolderWithMaps(ImageFolder):
         UserError: no manifest, maps of another data set, or images without a map.
     """
 
-    def __init__(self, root: str | Path, map_root: str | Path, transforms: Callable[..., tuple[Any, Tensor]]) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        map_root: str | Path,
+        transforms: Callable[..., tuple[Any, Tensor]],
+        exchange_seed: int | None = None,
+    ) -> None:
         super().__init__(root)
         self.maps = MapFolder(map_root)
         self.joint_transforms = transforms
@@ -62,6 +71,8 @@ class ImageFolderWithMaps(ImageFolder):
         if self.maps.manifest.get("settings", {}).get("dataset_sha256") != dataset_identity(self.root, image_names):
             raise UserError(f"the maps in {self.maps.root} were made for another data set than {self.root}")
         self.maps.check_complete(self.map_names)
+        if exchange_seed is not None:
+            random.Random(exchange_seed).shuffle(self.map_names)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         image, label = super().__getitem__(index)
