@@ -13,6 +13,7 @@ its last. Every stream has one spelling: a square is never written as two varint
 """
 
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 from misc.errors import UserError
@@ -20,7 +21,9 @@ from misc.errors import UserError
 MAGIC = b"F2"
 FINGERPRINT_BYTES = 4
 MAX_SQUARE = 128
-MAX_POSITIONS = MAX_SQUARE**2  # what a receiver lets a stranger's few bytes cost: a latent of 128 x 128
+# What a receiver lets a stranger's bytes cost: the latent of an image of 1,024 x 1,024, and 16 MiB.
+MAX_POSITIONS = MAX_SQUARE**2
+MAX_BYTES = 2**24
 
 
 class BitstreamError(UserError):
@@ -60,6 +63,8 @@ def unpack(packed: bytes) -> Stream:
     Raises:
         BitstreamError: foreign, truncated or damaged bytes; nothing is read before the checksum is right.
     """
+    if len(packed) > MAX_BYTES:
+        raise BitstreamError(f"more than {MAX_BYTES:,} bytes are no stream")
     if packed[:1] != MAGIC[:1]:
         raise BitstreamError("not a FrankenSplit stream")
     if packed[:2] != MAGIC:
@@ -69,6 +74,19 @@ def unpack(packed: bytes) -> Stream:
         raise BitstreamError("the stream is truncated or damaged: its checksum is wrong")
     size, place = _read_size(body, 6)
     return Stream(body[2:6], size, body[place:])
+
+
+def read_packed(path: str | Path) -> bytes:
+    """Reads a stream's file, no more of it than a stream can have.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _checksum(body: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +39,8 @@ class EdgeHalf(CodedModel):
 
     def fingerprint(self) -> bytes:
         """Returns what marks the streams of this encoder and entropy model, 4 bytes."""
-        parts = {"encoder": self.encoder, "entropy_model": self.entropy_model}
-        tensors = {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].state_dict().items()}
-        return self._fingerprint.of(tensors.values(), lambda: fingerprint_of(tensors))
+        half = nn.ModuleDict({"encoder": self.encoder, "entropy_model": self.entropy_model})
+        return self._fingerprint.of(chain(half.parameters(), half.buffers()), lambda: fingerprint_of(half.state_dict()))
 
 
 class ServerHalf(CodedModel):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from misc.bitstream import MAX_POSITIONS, BitstreamError, Stream, pack, unpack
+from misc.bitstream import MAX_BYTES, MAX_POSITIONS, BitstreamError, Stream, pack, read_packed, unpack
 from misc.errors import UserError
 
 sizes = st.tuples(st.integers(1, MAX_POSITIONS), st.integers(1, MAX_POSITIONS)).filter(
@@ -90,3 +90,18 @@ def test_errors_say_what_is_wrong(packed, message):
 def test_a_fingerprint_of_another_length_is_refused():
     with pytest.raises(ValueError, match="4 bytes"):
         pack(Stream(b"abc", (8, 8), b""))
+
+
+def test_no_more_of_a_file_is_read_than_a_stream_can_have(tmp_path):
+    path = tmp_path / "huge.fsb"
+    with open(path, "wb") as file:
+        file.truncate(10 * MAX_BYTES)
+    packed = read_packed(path)
+    assert len(packed) == MAX_BYTES + 1
+    with pytest.raises(BitstreamError, match="no stream"):
+        unpack(packed)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        read_packed(tmp_path)
