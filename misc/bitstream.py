@@ -68,7 +68,7 @@ def unpack(packed: bytes) -> Stream:
     if packed[:1] != MAGIC[:1]:
         raise BitstreamError("not a FrankenSplit stream")
     if packed[:2] != MAGIC:
-        raise BitstreamError(f"a stream of version {packed[1:2]!r}: this program reads {MAGIC[1:]!r}")
+        raise BitstreamError("a stream of another version of the format: this program reads version 2")
     body, checksum = packed[:-4], packed[-4:]
     if len(packed) < 11 or _checksum(body) != checksum:
         raise BitstreamError("the stream is truncated or damaged: its checksum is wrong")
