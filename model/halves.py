@@ -67,7 +67,17 @@ class ServerHalf(CodedModel):
         """Returns h_hat (B, C, H', W') from the streams of images of one size.
 
         Raises:
-            BitstreamError: streams that are damaged, hostile, of another model, or of a size that the decoder lacks.
+            BitstreamError: as `latents`, or a size that the decoder does not take.
+            ValueError: images of several sizes.
+        """
+        return _sized(self.decoder, self.latents(streams))
+
+    @torch.inference_mode()
+    def latents(self, streams: list[bytes]) -> Tensor:
+        """Returns y_hat (B, C, H, W) from the streams of images of one size.
+
+        Raises:
+            BitstreamError: streams that are damaged, hostile or of another model.
             ValueError: images of several sizes.
         """
         unpacked = list(map(unpack, streams))
@@ -76,8 +86,7 @@ class ServerHalf(CodedModel):
         size, *others = {stream.size for stream in unpacked}
         if others:
             raise ValueError("one call decodes images of one size")
-        y_hat = self.entropy_model.decompress([stream.payload for stream in unpacked], size)
-        return _sized(self.decoder, y_hat)
+        return self.entropy_model.decompress([stream.payload for stream in unpacked], size)
 
     @torch.inference_mode()
     def logits(self, h_hat: Tensor) -> Tensor:

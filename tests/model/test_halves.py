@@ -42,7 +42,9 @@ def test_halves_do_what_the_whole_does(student, halves):
     streams = edge.encode(x)
     assert streams == student.encode(x) and len(set(streams)) == 3
     assert torch.equal(server.decode(streams), student.decode(streams))
-    h_hat = server.features(streams)
+    y_hat, h_hat = server.latents(streams), server.features(streams)
+    with torch.no_grad():
+        assert y_hat.shape == (3, 48, 8, 8) and torch.equal(server.decoder(y_hat), h_hat)
     assert h_hat.shape == (3, 16, 8, 8) and torch.equal(server.logits(h_hat), server.decode(streams))
 
 
