@@ -19,8 +19,6 @@ from torch import Tensor
 from model.coding import Receiver, Sender, Tables
 from model.exact import LARGEST, ONE, exact, fixed_point
 
-MEAN_STEP = ONE // 2**10  # means are multiples of 2^-10: with symbols up to 2^13, float32 then holds y_hat exactly
-
 
 class FactorizedTransmission:
     """y alone, its distance to the channels' medians; y_hat is a sum of two float32 numbers, the same everywhere."""
@@ -35,9 +33,15 @@ class FactorizedTransmission:
 
 
 class HyperTransmission:
-    """z, then y given z: its base; here every position of y at once."""
+    """z, then y given z: every position of y at once.
+
+    Attributes:
+        stride: of z against y.
+        mean_step: means are multiples of 2^-10; with symbols up to 2^13, float32 then holds y_hat exactly.
+    """
 
     stride = 4
+    mean_step = ONE // 2**10
 
     def __init__(self, codec: HyperpriorLatentCodec):
         conditional = next(module for module in codec.modules() if isinstance(module, GaussianConditional))
@@ -61,7 +65,7 @@ class HyperTransmission:
     def carry(self, line: Sender | Receiver, params: Tensor, y: Callable[[], Tensor]) -> Tensor:
         """Passes fixed-point elements of y, which `y()` gives, on the terms of `params`."""
         scales, means = self.gaussian(params)
-        means = (means.clamp(-LARGEST, LARGEST) / MEAN_STEP).round() * MEAN_STEP
+        means = (means.clamp(-LARGEST, LARGEST) / self.mean_step).round() * self.mean_step
         indexes = torch.bucketize(scales, self.thresholds)
         return line.carry(lambda: (y() - means) / ONE, indexes, self.y_tables) * ONE + means
 

@@ -53,7 +53,7 @@ def test_stream_becomes_classes_and_a_feature(tmp_path, image, capsys):
     assert capsys.readouterr().out == f"{image} -> {stream}  {stream.stat().st_size} bytes\n"
     run_decode(stream, more=["--feature", str(tmp_path / "features")])
     line = capsys.readouterr().out
-    assert line.startswith(f"{stream}: class ") and line.count("class") == 5
+    assert line.startswith(f"{stream}: class ") and line.count("%") == 5
     server = load_server(compose_config(RESNET, mode="test"), WEIGHTS).to(memory_format=torch.channels_last)
     h_hat = server.features([stream.read_bytes()])[0]
     assert np.array_equal(np.load(tmp_path / "features" / "photo.npy"), h_hat.numpy())
