@@ -77,16 +77,30 @@ class Config:
         """The config as YAML text: aliases expanded, overrides applied, tags kept; loadable as a complete config."""
         return yaml.serialize(_expanded(self._root), Dumper=_Dumper, width=120, allow_unicode=True)
 
-    def construct(self) -> dict[str, Any]:
-        """Builds the config, data sets included. An object is shared by its aliases, a dictionary or list is not:
-        torchdistill writes into them (it scales `lr` in place), which stage 2 would inherit from stage 1.
+    def has(self, path: str) -> bool:
+        """Whether there is a value at a path like "models.student_model"."""
+        node = self._root
+        for name in path.split("."):
+            node = lookup(node, name)
+        return node is not None
+
+    def construct(self, path: str = "") -> Any:
+        """Builds the config, data sets included, or the value at a path alone ("models.student_model.kwargs.encoder").
+
+        An object is shared by its aliases, a dictionary or list is not: torchdistill writes into them (it scales `lr`
+        in place), which stage 2 would inherit from stage 1.
 
         Raises:
-            UserError: A file or folder that a data set needs is missing, or a value does not fit its tag.
+            UserError: There is nothing at the path, a file or folder that a data set needs is missing, or a value does
+                not fit its tag.
         """
+        node, rest = self._root, path
+        while rest:
+            index, node = _step(node, rest, path, "the config")
+            rest = rest[len(name_of(index)) + 1 :]
         loader = _Loader("")
         try:
-            return loader.construct_document(_expanded(self._root, shares_objects=True))
+            return loader.construct_document(_expanded(node, shares_objects=True))
         except yaml.MarkedYAMLError as error:
             raise UserError(_one_line(error, "config")) from error
         finally:

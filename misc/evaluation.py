@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchdistill.datasets.util import build_data_loader
 
-from misc import bitstream
+from misc.bitstream import unpack
 from misc.progress import progress_bar
 from model.split import SplitClassifier
 
@@ -105,7 +105,7 @@ def test_student(student: SplitClassifier, loader: DataLoader, device: torch.dev
             x, labels = x.to(device), labels_of(targets).to(device)
             streams = student.encode(x)
             accuracy.update(student.decode(streams), labels)
-            strings += [sum(map(len, bitstream.unpack(stream)[0])) for stream in streams]
+            strings += [len(unpack(stream).payload) for stream in streams]
             sent += map(len, streams)
             bits += float(estimate(student, x)[1].sum())
             bar.update(len(x))

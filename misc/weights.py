@@ -43,15 +43,22 @@ def load_into(model: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: keys or shapes that do not fit (which), or a student that was trained for another tail.
     """
-    if not isinstance(model, SplitClassifier) or Path(path).suffix != ".safetensors" or not Path(path).is_file():
-        return load_weights(model, path)
+    load_weights(model, path, read_student(path, model.tail) if isinstance(model, SplitClassifier) else None)
+
+
+def read_student(path: str | Path, tail: nn.Module) -> dict[str, Tensor]:
+    """Reads a student's tensors; those of its tail, where the file has none, are taken from `tail`.
+
+    Raises:
+        UserError: not a weights file, or a student that was trained for another tail.
+    """
     state = read_state_dict(path)
-    trained_for = read_facts(path).get("tail_sha256")
+    trained_for = read_facts(path).get("tail_sha256") if Path(path).suffix == ".safetensors" else None
     if trained_for is not None:
-        if trained_for != digest(model.tail):
+        if trained_for != digest(tail):
             raise UserError(f"{path} was trained for a backbone with other weights: check the backbone's weights_path")
-        state.update({f"tail.{name}": tensor for name, tensor in model.tail.state_dict().items()})
-    load_weights(model, path, state)
+        state.update({f"tail.{name}": tensor for name, tensor in tail.state_dict().items()})
+    return state
 
 
 def digest(module: nn.Module) -> str:

@@ -1,10 +1,10 @@
 """Channel: entropy models on CompressAI's latent codecs; y -> bytes -> y_hat."""
 
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import chain, pairwise
 
 import torch
 import torch.nn.functional as F
-from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.entropy_models import EntropyModel as TableModel
 from compressai.latent_codecs import (
@@ -16,16 +16,27 @@ from compressai.latent_codecs import (
     LatentCodec,
     RasterScanLatentCodec,
 )
-from compressai.latent_codecs.rasterscan import raster_scan_decompress_single_stream
 from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
-from model.layers import ResidualBlock
+from model.coding import Receiver, Sender
+from model.derived import Derived
+from model.layers import Magnitude, ResidualBlock
+from model.transmission import (
+    CheckerboardTransmission,
+    FactorizedTransmission,
+    HyperTransmission,
+    RasterTransmission,
+    ScaleTransmission,
+)
 
 
 class EntropyModel(nn.Module):
     """Base of the priors: holds the latent codec and keeps probabilities in float32 under autocast.
+
+    Likelihoods and the training's forward pass are CompressAI's, in floats. Bytes are made by `compress` and read by
+    `decompress`, in exact integers: both give the same on any device, thread count, memory format and batch size.
 
     A forward hook on `entropy_model.codec` sees the codec's output, `{"y_hat": ..., "likelihoods": {"y": ...}}`: that
     is how the rate reaches torchdistill's losses. In training y_hat is y plus uniform noise (a checkerboard's is
@@ -35,10 +46,16 @@ class EntropyModel(nn.Module):
         codec: CompressAI's latent codec.
         stride: of the hyper latent. A latent whose sides are no multiples is padded with its own edge, and cropped
             after decoding; the padding's bits are counted and sent.
+        transmission: how latents pass from sender to receiver; made of a codec.
     """
 
     codec: LatentCodec
     stride = 1
+    transmission: Callable[[LatentCodec], Callable[..., Tensor]]
+
+    def __init__(self):
+        super().__init__()
+        self._derived = Derived()
 
     def forward(self, y: Tensor) -> Tensor:
         """Returns y_hat, of y's shape (B, C, H, W)."""
@@ -50,15 +67,31 @@ class EntropyModel(nn.Module):
             out = self.codec(self._padded(y.float()))
         return _cropped(out["y_hat"], y.shape[-2:]), out["likelihoods"]
 
-    def compress(self, y: Tensor) -> list[tuple[bytes, ...]]:
-        """Returns one tuple of strings (y's, then z's where there is a hyper latent) per image; needs `update()`."""
-        return list(zip(*self.codec.compress(self._padded(y))["strings"], strict=True))
+    @torch.no_grad()
+    def compress(self, y: Tensor) -> list[bytes]:
+        """Returns one string per image of y (B, C, H, W); needs the coder's tables (`update()`).
 
-    def decompress(self, strings: list[tuple[bytes, ...]], size: tuple[int, int]) -> Tensor:
-        """Returns y_hat (B, C, *size) from the strings of B images whose latents are all `size` (H, W)."""
-        columns = [list(column) for column in zip(*strings, strict=True)]
+        Raises:
+            ValueError: no tables, or a y that is not finite.
+        """
+        if not torch.isfinite(y).all():
+            raise ValueError("the latent y holds infinities or NaN: there is nothing to send")
+        sender, padded = Sender(len(y)), self._padded(y.float())
+        self._transmission_now()(sender, len(y), tuple(padded.shape[-2:]), padded)
+        return sender.strings()
+
+    @torch.no_grad()
+    def decompress(self, strings: list[bytes], size: tuple[int, int]) -> Tensor:
+        """Returns y_hat (B, C, *size), float32, from the strings of B images whose latents are all `size` (H, W).
+
+        Raises:
+            BitstreamError: strings that `compress` did not make with this model and size.
+        """
+        receiver = Receiver(strings, next(self.parameters()).device)
         padded = tuple(-(-side // self.stride) * self.stride for side in size)
-        return _cropped(self.codec.decompress(columns, self._shape(padded))["y_hat"], size)
+        y_hat = self._transmission_now()(receiver, len(strings), padded, None)
+        receiver.finish()
+        return _cropped(y_hat, size)
 
     def edge_parameters(self) -> int:
         """Returns the parameters of the networks that the device must run beside g_a."""
@@ -68,8 +101,8 @@ class EntropyModel(nn.Module):
         bottom, right = (-side % self.stride for side in y.shape[-2:])
         return F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
 
-    def _shape(self, size: tuple[int, int]) -> tuple[int, int] | dict[str, tuple[int, ...]]:
-        return size
+    def _transmission_now(self) -> Callable[..., Tensor]:
+        return self._derived.of(chain(self.parameters(), self.buffers()), lambda: self.transmission(self.codec))
 
 
 def _cropped(y_hat: Tensor, size: tuple[int, int]) -> Tensor:
@@ -99,6 +132,8 @@ class FactorizedPrior(EntropyModel):
         latent_channels: channels of y.
     """
 
+    transmission = FactorizedTransmission
+
     def __init__(self, latent_channels: int = 48):
         super().__init__()
         self.codec = EntropyBottleneckLatentCodec(EntropyBottleneck(latent_channels))
@@ -110,7 +145,7 @@ class Hyperprior(EntropyModel):
     h_a and h_s are two residual blocks each: 48 x 28 x 28 gives z of hyper_channels x 7 x 7.
     """
 
-    stride = 4
+    stride = HyperTransmission.stride
 
     def __init__(self, y_codec: LatentCodec, h_a: nn.Module, h_s: nn.Module, hyper_channels: int):
         super().__init__()
@@ -120,9 +155,6 @@ class Hyperprior(EntropyModel):
     def edge_parameters(self) -> int:
         """Returns the parameters of h_a, h_s and, where there is one, of the context model."""
         return sum(p.numel() for name, p in self.codec.named_parameters() if "entropy_bottleneck" not in name)
-
-    def _shape(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        return {"y": size, "hyper": tuple(side // self.stride for side in size)}
 
 
 def hyper_analysis(latent_channels: int, hyper_channels: int) -> nn.Sequential:
@@ -143,13 +175,6 @@ def hyper_synthesis(hyper_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-class Magnitude(nn.Module):
-    """|x|: what h_a of a scale hyperprior sees, since scales do not depend on signs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.abs()
-
-
 class ScaleHyperprior(Hyperprior):
     """Scale hyperprior (Balle et al., ICLR 2018): z tells the scales of zero-mean Gaussians.
 
@@ -157,6 +182,8 @@ class ScaleHyperprior(Hyperprior):
         latent_channels: channels of y.
         hyper_channels: channels of z and of the hyper networks.
     """
+
+    transmission = ScaleTransmission
 
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
         h_a = nn.Sequential(Magnitude(), *hyper_analysis(latent_channels, hyper_channels))
@@ -172,56 +199,12 @@ class MeanScaleHyperprior(Hyperprior):
         hyper_channels: channels of z and of the hyper networks.
     """
 
+    transmission = HyperTransmission
+
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
         h_a = hyper_analysis(latent_channels, hyper_channels)
         h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
         super().__init__(GaussianConditionalLatentCodec(), h_a, h_s, hyper_channels)
-
-
-class RasterScan(RasterScanLatentCodec):
-    """CompressAI's raster-scan codec for batches: its own gives strings per image where others give a column."""
-
-    def compress(self, y: Tensor, ctx_params: Tensor) -> dict:
-        out = super().compress(y, ctx_params)
-        return {**out, "strings": [[string for (string,) in out["strings"]]]}
-
-    def decompress(self, strings: list[list[bytes]], shape: tuple[int, int], ctx_params: Tensor) -> dict:
-        images = [
-            raster_scan_decompress_single_stream(
-                decoder=NarrowDecoder(string),
-                params=params[None],
-                gaussian_conditional=self.gaussian_conditional,
-                entropy_parameters=self.entropy_parameters,
-                context_prediction=self.context_prediction,
-                height=shape[0],
-                width=shape[1],
-                padding=self.padding,
-                kernel_size=self.kernel_size,
-                device=params.device,
-            )
-            for string, params in zip(strings[0], ctx_params, strict=True)
-        ]
-        return {"y_hat": torch.cat(images)}
-
-
-class NarrowDecoder:
-    """CompressAI's rANS decoder that is given the rows of the tables that it needs.
-
-    Every call converts all rows from Python lists; at one call per position that would be nearly all of the time.
-    """
-
-    def __init__(self, string: bytes):
-        self.decoder = RansDecoder()
-        self.decoder.set_stream(string)
-
-    def decode_stream(self, indexes: list[int], cdf: list, cdf_lengths: list[int], offsets: list[int]) -> list[int]:
-        used = sorted(set(indexes))
-        row = {index: position for position, index in enumerate(used)}
-        lengths = [cdf_lengths[index] for index in used]
-        rows = [cdf[index][:length] for index, length in zip(used, lengths, strict=True)]
-        return self.decoder.decode_stream(
-            [row[index] for index in indexes], rows, lengths, [offsets[index] for index in used]
-        )
 
 
 class JointAutoregressive(Hyperprior):
@@ -236,8 +219,10 @@ class JointAutoregressive(Hyperprior):
         hyper_channels: channels of z and of the hyper networks.
     """
 
+    transmission = RasterTransmission
+
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
-        y_codec = RasterScan(
+        y_codec = RasterScanLatentCodec(
             GaussianConditional(None),
             entropy_parameters(latent_channels),
             MaskedConv2d(latent_channels, 2 * latent_channels, 5, padding=2),
@@ -255,6 +240,8 @@ class Checkerboard(Hyperprior):
         hyper_channels: channels of z and of the hyper networks.
     """
 
+    transmission = CheckerboardTransmission
+
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
         y_codec = CheckerboardLatentCodec(
             {"y": GaussianConditionalLatentCodec()},
@@ -264,10 +251,6 @@ class Checkerboard(Hyperprior):
         h_a = hyper_analysis(latent_channels, hyper_channels)
         h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
         super().__init__(y_codec, h_a, h_s, hyper_channels)
-        self.latent_channels = latent_channels
-
-    def _shape(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        return {**super()._shape(size), "y": (self.latent_channels, *size)}
 
 
 def entropy_parameters(latent_channels: int) -> nn.Sequential:

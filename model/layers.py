@@ -3,6 +3,13 @@
 from torch import Tensor, nn
 
 
+class Magnitude(nn.Module):
+    """|x|: what h_a of a scale hyperprior sees, since scales do not depend on signs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with biases, no normalisation, and a skip that is 1x1 where shape changes.
 

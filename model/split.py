@@ -17,25 +17,19 @@ import torch
 from torch import Tensor, nn
 from torchdistill.models.registry import register_model
 
-from misc import bitstream
 from misc.errors import UserError, did_you_mean
 from model.backbone import create_backbone, load_weights, read_state_dict
 from model.entropy import CodedModel, EntropyModel
+from model.halves import EdgeHalf, ServerHalf
 
 PARTS = ("encoder", "entropy_model", "decoder")
 
 
-class SplitClassifier(CodedModel):
-    """Encoder and entropy model on the edge; entropy model, decoder and the teacher's own tail on the server.
-
-    From CompressAI's CompressionModel come `update` (builds the coder's integer tables), `aux_loss` and the loading of
-    state dicts with and without such tables.
-    """
+class SplitClassifier(EdgeHalf):
+    """Encoder and entropy model on the edge; entropy model, decoder and the teacher's own tail on the server."""
 
     def __init__(self, encoder: nn.Module, entropy_model: EntropyModel, decoder: nn.Module, tail: nn.Module):
-        super().__init__()
-        self.encoder = encoder
-        self.entropy_model = entropy_model
+        super().__init__(encoder, entropy_model)
         self.decoder = decoder
         self.tail = tail
 
@@ -44,20 +38,9 @@ class SplitClassifier(CodedModel):
         y_hat = self.entropy_model(self.encoder(x))
         return self.tail(self.decoder(y_hat)).float()
 
-    @torch.inference_mode()
-    def encode(self, x: Tensor) -> list[bytes]:
-        """Runs the edge: images (B, 3, H, W) to B self-contained streams."""
-        y = self.encoder(x)
-        return [bitstream.pack(strings, y.shape[-2:]) for strings in self.entropy_model.compress(y)]
-
-    @torch.inference_mode()
     def decode(self, streams: list[bytes]) -> Tensor:
-        """Runs the server: streams of images of one size to logits (B, num_classes)."""
-        strings, sizes = zip(*map(bitstream.unpack, streams), strict=True)
-        if len(set(sizes)) > 1:
-            raise ValueError("one call decodes images of one size")
-        y_hat = self.entropy_model.decompress(list(strings), sizes[0])
-        return self.tail(self.decoder(y_hat))
+        """Runs the server: streams of images of one size to logits (B, num_classes); errors are `ServerHalf`'s."""
+        return ServerHalf(self.entropy_model, self.decoder, self.tail, self.fingerprint()).decode(streams)
 
     def edge_parameters(self) -> int:
         """Returns the parameters of the networks on the device: g_a and what the entropy model needs beside it."""

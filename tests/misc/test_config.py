@@ -579,3 +579,15 @@ def test_any_leaf_can_be_overridden_and_read_back(tmp_path_factory, data, tree):
     path.write_text(first.resolved)
     second = load_config(path, mode="test")
     assert second.data["models"] == first.data["models"]
+
+
+def test_one_value_can_be_built_alone():
+    override = "dataset_root=/no/data/set"  # so that building the data set fails
+    config = compose_config(REPOSITORY / "config" / "quickstart" / "sg_resnet.yaml", [override], "test")
+    path = "models.student_model.kwargs"
+    assert type(config.construct(f"{path}.encoder")).__name__ == "ResidualEncoder"
+    assert config.construct(f"{path}.backbone")["channels"] == [32, 64, 128, 128]
+    assert config.construct("test.test_data_loader.dataset_id") == "val"
+    assert config.has(path) and not config.has("models.model.kwargs")
+    with pytest.raises(UserError, match="'models' has no 'student_modle'; did you mean 'student_model'"):
+        config.construct("models.student_modle")

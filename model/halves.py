@@ -1,0 +1,122 @@
+"""The two machines: an edge half that holds no decoder, and a server half that holds no encoder."""
+
+import hashlib
+from collections.abc import Mapping
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from misc.bitstream import FINGERPRINT_BYTES, BitstreamError, Stream, pack, unpack
+from model.derived import Derived
+from model.entropy import CodedModel, EntropyModel
+
+
+class EdgeHalf(CodedModel):
+    """Encoder and entropy model: images to streams.
+
+    From CompressAI's CompressionModel come `update` (builds the coder's integer tables), `aux_loss` and the loading of
+    state dicts with and without such tables.
+    """
+
+    def __init__(self, encoder: nn.Module, entropy_model: EntropyModel):
+        super().__init__()
+        self.encoder = encoder
+        self.entropy_model = entropy_model
+        self._fingerprint = Derived()
+
+    @torch.inference_mode()
+    def encode(self, x: Tensor) -> list[bytes]:
+        """Runs the edge: images (B, 3, H, W), normalised, to B self-contained streams.
+
+        Raises:
+            BitstreamError: a latent of more positions than a stream may have.
+            ValueError: no tables yet, or a latent that is not finite.
+        """
+        y = self.encoder(x)
+        payloads = self.entropy_model.compress(y)
+        return [pack(Stream(self.fingerprint(), tuple(y.shape[-2:]), payload)) for payload in payloads]
+
+    def fingerprint(self) -> bytes:
+        """Returns what marks the streams of this encoder and entropy model, 4 bytes."""
+        half = nn.ModuleDict({"encoder": self.encoder, "entropy_model": self.entropy_model})
+        return self._fingerprint.of(chain(half.parameters(), half.buffers()), lambda: fingerprint_of(half.state_dict()))
+
+
+class ServerHalf(CodedModel):
+    """Entropy model, decoder and tail: streams to logits.
+
+    Args:
+        fingerprint: of the encoder and entropy model whose streams the decoder was trained on (`fingerprint_of`).
+    """
+
+    def __init__(self, entropy_model: EntropyModel, decoder: nn.Module, tail: nn.Module, fingerprint: bytes):
+        super().__init__()
+        self.entropy_model = entropy_model
+        self.decoder = decoder
+        self.tail = tail
+        self.fingerprint = fingerprint
+
+    @torch.inference_mode()
+    def decode(self, streams: list[bytes]) -> Tensor:
+        """Returns the logits (B, num_classes) of streams of images of one size; errors are those of `features`."""
+        return self.logits(self.features(streams))
+
+    @torch.inference_mode()
+    def features(self, streams: list[bytes]) -> Tensor:
+        """Returns h_hat (B, C, H', W') from the streams of images of one size.
+
+        Raises:
+            BitstreamError: as `latents`, or a size that the decoder does not take.
+            ValueError: images of several sizes.
+        """
+        return _sized(self.decoder, self.latents(streams))
+
+    @torch.inference_mode()
+    def latents(self, streams: list[bytes]) -> Tensor:
+        """Returns y_hat (B, C, H, W) from the streams of images of one size.
+
+        Raises:
+            BitstreamError: streams that are damaged, hostile or of another model.
+            ValueError: images of several sizes.
+        """
+        unpacked = list(map(unpack, streams))
+        if any(stream.fingerprint != self.fingerprint for stream in unpacked):
+            raise BitstreamError("the stream is of another encoder or entropy model")
+        size, *others = {stream.size for stream in unpacked}
+        if others:
+            raise ValueError("one call decodes images of one size")
+        return self.entropy_model.decompress([stream.payload for stream in unpacked], size)
+
+    @torch.inference_mode()
+    def logits(self, h_hat: Tensor) -> Tensor:
+        """Returns the tail's logits (B, num_classes).
+
+        Raises:
+            BitstreamError: a feature of a size that the tail does not take.
+        """
+        return _sized(self.tail, h_hat)
+
+
+def fingerprint_of(tensors: Mapping[str, Tensor]) -> bytes:
+    """Returns the first 4 bytes of a SHA-256 over the tensors of encoder and entropy model, tables included.
+
+    Args:
+        tensors: by the names they have in a student, "encoder. ..." and "entropy_model. ..."; others do not count.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith(("encoder.", "entropy_model.")):
+            tensor = tensors[name].detach().cpu().contiguous()
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            sha.update(tensor.flatten().view(torch.uint8).numpy())
+    return sha.digest()[:FINGERPRINT_BYTES]
+
+
+def _sized(network: nn.Module, x: Tensor) -> Tensor:
+    """Runs a network on a size that comes from a stream, and that the network may not take."""
+    try:
+        return network(x)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise BitstreamError(f"{type(network).__name__} does not take {tuple(x.shape[1:])}: {reason}") from error
