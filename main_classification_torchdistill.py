@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchdistill.common.main_util import set_seed
-from torchdistill.models.registry import get_model
 
 from misc.atomic import write_atomically
 from misc.config import load_config
@@ -17,6 +16,7 @@ from misc.device import default_device, usable_device
 from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation import latency, results_table, test_classifier, test_loader, test_student
+from misc.models import build_model
 from misc.run_folder import default_run_dir, provenance, start_run
 from misc.training import check_tails, check_training, train
 from misc.weights import load_into
@@ -93,15 +93,6 @@ def try_out(config: dict, device: torch.device, seed: int) -> None:
         set_seed(seed)  # the same for each: teacher and student then have the same random backbone
         models[name] = build_model(name, entry, device)
     dry_run(config, models, device)
-
-
-def build_model(name: str, entry: dict, device: torch.device) -> nn.Module:
-    """Builds a registered model; channels last is what convolutions are fastest in, on CPU and CUDA alike."""
-    try:
-        model = get_model(entry["key"], **entry.get("kwargs", {}))
-    except TypeError as error:
-        raise UserError(f"models.{name}: {error}") from error
-    return model.to(device, memory_format=torch.channels_last)
 
 
 def check_teacher(entry: dict | None) -> None:

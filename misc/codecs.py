@@ -31,6 +31,13 @@ from misc.image_folder import ImageFolder
 _REMEDY = "make it with `python scripts/evaluate_codecs.py`"
 
 
+class Stream(NamedTuple):
+    """An image as its codec stores it, and what of that counts, in bytes."""
+
+    num_bytes: int
+    content: object
+
+
 class Coded(NamedTuple):
     """What an RGB image costs, in bytes, and what is left of it."""
 
@@ -39,11 +46,17 @@ class Coded(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A codec at one quality: codes an RGB image and decodes it."""
+    """A codec at one quality."""
 
     codec: str
     quality: int
-    round_trip: Callable[[Image.Image], Coded]
+    encode: Callable[[Image.Image], Stream]
+    decode: Callable[[object], Image.Image]
+
+    def round_trip(self, image: Image.Image) -> Coded:
+        """Encodes an RGB image and decodes it."""
+        stream = self.encode(image)
+        return Coded(stream.num_bytes, self.decode(stream.content))
 
 
 class UnavailableError(Exception):
@@ -56,7 +69,8 @@ def pillow_format(name: str, qualities: Sequence[int], **options: object) -> lis
     if name.upper() not in Image.SAVE:
         raise UnavailableError(f"Pillow {PIL.__version__} was built without it; 11.3 and later have it")
     return [
-        Setting(name, quality, partial(through_file, name, {"quality": quality, **options})) for quality in qualities
+        Setting(name, quality, partial(to_file, name, {"quality": quality, **options}), from_file)
+        for quality in qualities
     ]
 
 
@@ -69,7 +83,7 @@ def compressai_model(name: str, qualities: Sequence[int]) -> list[Setting]:
     for model in models:
         model.update()
     return [
-        Setting(name, quality, partial(through_strings, model))
+        Setting(name, quality, partial(to_strings, model), partial(from_strings, model))
         for quality, model in zip(qualities, models, strict=True)
     ]
 
@@ -105,17 +119,22 @@ def available_settings(names: Sequence[str]) -> list[Setting]:
     return settings
 
 
-def through_file(name: str, options: dict[str, object], image: Image.Image) -> Coded:
+def to_file(name: str, options: dict[str, object], image: Image.Image) -> Stream:
     """Codes an image as a file of one of Pillow's formats; the whole file counts, since its headers travel too."""
     pixels = image.copy()
     pixels.info = {}  # comments and colour profiles of the source would be written again and count as payload
     file = io.BytesIO()
     pixels.save(file, name, **options)
-    return Coded(file.tell(), Image.open(file).convert("RGB"))
+    return Stream(file.tell(), file.getvalue())
+
+
+def from_file(content: bytes) -> Image.Image:
+    """Decodes a file of one of Pillow's formats as RGB."""
+    return Image.open(io.BytesIO(content)).convert("RGB")
 
 
 @torch.inference_mode()
-def through_strings(model: CompressionModel, image: Image.Image) -> Coded:
+def to_strings(model: CompressionModel, image: Image.Image) -> Stream:
     """Codes an image with one of CompressAI's models; its strings count, and no header, as it has no file format.
 
     Args:
@@ -126,9 +145,16 @@ def through_strings(model: CompressionModel, image: Image.Image) -> Coded:
     margins, crop = compute_padding(image.height, image.width, min_div=model.downsampling_factor)
     x = pil_to_tensor(image)[None] / 255
     coded = model.compress(pad(x, margins, mode="replicate"))
-    x_hat = pad(model.decompress(**coded)["x_hat"], crop)[0].clamp(0, 1)
     num_bytes = sum(len(string) for strings in coded["strings"] for string in strings)
-    return Coded(num_bytes, to_pil_image(to_dtype(x_hat, torch.uint8, scale=True)))
+    return Stream(num_bytes, (coded, crop))
+
+
+@torch.inference_mode()
+def from_strings(model: CompressionModel, content: tuple[dict, tuple[int, ...]]) -> Image.Image:
+    """Decodes what `to_strings` made with the same model."""
+    coded, crop = content
+    x_hat = pad(model.decompress(**coded)["x_hat"], crop)[0].clamp(0, 1)
+    return to_pil_image(to_dtype(x_hat, torch.uint8, scale=True))
 
 
 class CodedImages(Dataset):
@@ -165,6 +191,8 @@ class CodecPoint(NamedTuple):
         top1: of the teacher on the decoded images, percent.
         top5: percent.
         images: how many.
+        encode_ms: from the image to the file, median over single images.
+        decode_ms: from the file to the classifier's logits, likewise.
     """
 
     codec: str
@@ -175,6 +203,8 @@ class CodecPoint(NamedTuple):
     top1: float
     top5: float
     images: int
+    encode_ms: float
+    decode_ms: float
 
 
 def bytes_for_accuracy(points: Sequence[CodecPoint], top1: float) -> float | None:

@@ -1,6 +1,8 @@
 """Who gets which CPU cores: threads that compute and processes that read images must not fight for the same ones."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -17,3 +19,14 @@ def share_cores() -> None:
         # Not every system can say which cores a process may use.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores - READERS))
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Computes with one thread: what is timed can be compared, and a device has little more to give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -25,13 +25,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from main_classification_torchdistill import build_model
 from misc.atomic import write_atomically
-from misc.config import load_config
-from misc.errors import UserError, exit_on_user_error
+from misc.errors import exit_on_user_error
 from misc.evaluation import estimate, latency, test_loader
+from misc.models import load_student
 from misc.progress import progress_bar
-from misc.weights import load_into
 from model.coding import Receiver, Sender, Tables
 from model.exact import ONE
 from model.split import SplitClassifier
@@ -108,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     counts, sizes = [], []
     torch.set_num_threads(REFERENCE.threads)
     for run in args.runs:
-        student, config = read_run(run)
+        student, config = load_student(run, torch.device("cpu"))
         x = first_images(config, args.images)
         rows, reference = compare(student, x, settings, type(student.entropy_model).__name__)
         counts += rows
@@ -119,19 +117,6 @@ def main(argv: list[str] | None = None) -> None:
     if not torch.cuda.is_available():
         print("CUDA: not run, torch sees no device")
     print(f"\n{markdown(counts)}\n\n{markdown(sizes)}")
-
-
-def read_run(run: Path) -> tuple[SplitClassifier, dict]:
-    """Returns a run's trained student, on the CPU, and its config."""
-    config = load_config(run / "config.resolved.yaml", mode="test").data
-    entry = config["models"].get("student_model") or config["models"]["model"]
-    entry["kwargs"].pop("trained_parts", None)
-    student = build_model("student_model", entry, torch.device("cpu"))
-    if not isinstance(student, SplitClassifier):
-        raise UserError(f"{run} did not train a split classifier")
-    load_into(student, run / "weights.safetensors")
-    student.update()
-    return student.eval(), config
 
 
 def first_images(config: dict, count: int) -> Tensor:

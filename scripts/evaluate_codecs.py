@@ -4,7 +4,8 @@ Every image of a config's test data set goes through each codec at several quali
 JPEG (4:2:0, optimised Huffman tables), WebP (slowest method) and AVIF are Pillow's; a file counts whole, headers
 included, since they travel too: of an AVIF they are some 300 bytes. CompressAI's pretrained models count by their
 entropy-coded strings alone; their weights, some 560 MB, are downloaded at first use. A codec that cannot be used is
-skipped with a line that says why. 1 kB = 1024 bytes.
+skipped with a line that says why. Encoding, and decoding with classifying, are timed at the end, single images on one
+core. 1 kB = 1024 bytes.
 """
 
 import argparse
@@ -18,14 +19,14 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from main_classification_torchdistill import build_model
-from misc.codecs import CODECS, CodecPoint, CodedImages, Setting, available_settings, by_codec, write_points
+from misc.codecs import CODECS, CodecPoint, CodedImages, Setting, Stream, available_settings, by_codec, write_points
 from misc.config import load_config
 from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation import KILOBYTE, Accuracy
+from misc.evaluation import KILOBYTE, TIMED_IMAGES, Accuracy, latencies
 from misc.image_folder import ImageFolder
+from misc.models import build_model
 from misc.progress import progress_bar
 
 BATCH = 8  # images, each of them in every setting
@@ -84,17 +85,31 @@ def evaluate(
                 accuracy.update(logits_of_setting, labels)
             num_bytes += sizes.sum(0)
             bar.update(len(x))
-    return points_of(settings, accuracies, num_bytes.double() / len(images), x.shape[-2] * x.shape[-1])
-
-
-def points_of(
-    settings: list[Setting], accuracies: list[Accuracy], bytes_per_image: Tensor, pixels: int
-) -> list[CodecPoint]:
-    """Puts the figures of the settings into rows; `pixels` is the size of the teacher's input."""
+    sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
     return [
-        CodecPoint(codec, quality, size, size / KILOBYTE, 8 * size / pixels, *accuracy.percent(), accuracy.images)
-        for (codec, quality, _), accuracy, size in zip(settings, accuracies, bytes_per_image.tolist(), strict=True)
+        point_of(setting, accuracy, size, pixels, latency(setting, images, teacher, device))
+        for setting, accuracy, size in zip(progress_bar(settings, "timing"), accuracies, sizes, strict=True)
     ]
+
+
+def point_of(
+    setting: Setting, accuracy: Accuracy, size: float, pixels: int, milliseconds: dict[str, float]
+) -> CodecPoint:
+    """Puts the figures of a setting into a row; `pixels` is the size of the teacher's input."""
+    top1, top5 = accuracy.percent()
+    kb, bpp = size / KILOBYTE, 8 * size / pixels
+    return CodecPoint(setting.codec, setting.quality, size, kb, bpp, top1, top5, accuracy.images, **milliseconds)
+
+
+def latency(setting: Setting, images: ImageFolder, teacher: nn.Module, device: torch.device) -> dict[str, float]:
+    """Returns encode_ms and decode_ms of one image: to the file, and from there to the teacher's logits."""
+    step = -(-len(images) // TIMED_IMAGES)
+    timed = [images.loader(path) for path, _ in images.samples[::step]]
+
+    def classify(stream: Stream) -> Tensor:
+        return teacher(images.transform(setting.decode(stream.content))[None].to(device))
+
+    return latencies(timed, setting.encode, classify)
 
 
 def summary(points: list[CodecPoint]) -> str:

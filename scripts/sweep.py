@@ -13,6 +13,7 @@ A sweep file lists groups; a group is the product of its configs, the values und
         seeds: [0]                          # default
       - configs: [finetune_resnet.yaml]
         after: [phd_resnet-*]               # one run for each of these earlier ones, whose weights it begins with
+        name: tuned                         # what the runs are called (default: the config's name)
 
 A sweep given again goes on: a run is made anew only where its config, its seed or another run's weights that it begins
 with have changed since, or where its test is missing. Runs begin from scratch, or from what `after` or their config's
@@ -37,18 +38,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from main_classification_torchdistill import build_model
 from misc.atomic import write_atomically
-from misc.config import compose_config, load_config, read_plain
-from misc.cores import share_cores
+from misc.config import compose_config, read_plain
 from misc.device import default_device, usable_device
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.evaluation import KILOBYTE, latency, test_loader
+from misc.models import load_student
 from misc.progress import progress_bar
 from misc.run_folder import ROOT
-from misc.weights import load_into
 
-GROUP_KEYS = ("method", "configs", "set", "seeds", "after")
+GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
 NOT_RUN = "not run"
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
@@ -152,7 +151,8 @@ def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
 def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> Iterator[Run]:
     """Yields the runs of one group.
 
-    A run's name tells the config, the earlier run that it begins with, and its value of every list in the group.
+    A run's name tells the config, or the group's `name`, the earlier run that it begins with, and its value of every
+    list in the group.
 
     Raises:
         UserError: no configs, an unknown key, or no such earlier run.
@@ -171,7 +171,9 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
         named = [value for key, value in zip(settings, values, strict=True) if key in lists]
         parts = [value.rpartition(".")[2] if isinstance(value, str) else str(value) for value in named]
         origin = [source.name] if source else []
-        name = "-".join([Path(config).stem, *origin, *parts, *([f"seed{seed}"] if "seeds" in group else [])])
+        name = "-".join(
+            [group.get("name", Path(config).stem), *origin, *parts, *([f"seed{seed}"] if "seeds" in group else [])]
+        )
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
         if source:
             weights = (source.folder / "weights.safetensors").relative_to(ROOT).as_posix()
@@ -204,16 +206,10 @@ def time_student(run: Run, device: str | None) -> None:
     path, weights = run.folder / "latency.json", run.folder / "weights.safetensors"
     if path.is_file() and path.stat().st_mtime > weights.stat().st_mtime:
         return
-    share_cores()
-    config = load_config(run.folder / "config.resolved.yaml", mode="test").data
-    if "student_model" not in config["models"]:
-        return
-    place = usable_device(device or default_device())
-    config["models"]["student_model"]["kwargs"].pop("trained_parts", None)
-    student = build_model("student_model", config["models"]["student_model"], place)
-    load_into(student, weights)
-    loader = test_loader(config)
-    write_atomically(path, json.dumps(latency(student, loader, place)).encode())
+    if "student" in json.loads((run.folder / "test.json").read_text()):
+        place = usable_device(device or default_device())
+        student, config = load_student(run.folder, place)
+        write_atomically(path, json.dumps(latency(student, test_loader(config), place)).encode())
 
 
 def log_of(run: Run) -> Path:

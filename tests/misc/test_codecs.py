@@ -22,9 +22,10 @@ from misc.codecs import (
     available_settings,
     by_codec,
     bytes_for_accuracy,
+    from_strings,
     read_points,
-    through_file,
-    through_strings,
+    to_file,
+    to_strings,
     write_points,
 )
 from misc.errors import UserError
@@ -35,7 +36,7 @@ SETTINGS = available_settings(FORMATS)
 
 
 def curve(*pairs: tuple[float, float]) -> list[CodecPoint]:
-    return [CodecPoint("JPEG", 1, size, size / 1024, size / 512, top1, 100.0, 10) for size, top1 in pairs]
+    return [CodecPoint("JPEG", 1, size, size / 1024, size / 512, top1, 100.0, 10, 2.0, 3.0) for size, top1 in pairs]
 
 
 @pytest.fixture
@@ -79,9 +80,9 @@ def test_the_bytes_are_those_of_the_whole_file(photo, setting, monkeypatch):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_metadata_of_the_source_is_not_counted(photo, name):
-    plain = through_file(name, {"quality": 20}, photo)
+    plain = to_file(name, {"quality": 20}, photo)
     photo.info = {"comment": b"x" * 500, "icc_profile": b"x" * 500, "exif": b"Exif\x00\x00" + b"x" * 500}
-    assert through_file(name, {"quality": 20}, photo).num_bytes == plain.num_bytes
+    assert to_file(name, {"quality": 20}, photo).num_bytes == plain.num_bytes
     assert photo.info
 
 
@@ -99,7 +100,8 @@ def small(model: CompressionModel) -> CompressionModel:
 def test_a_learned_codec_goes_through_its_strings(model, size):
     model = small(model(8, 12))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
-    num_bytes, decoded = through_strings(model, image)
+    num_bytes, content = to_strings(model, image)
+    decoded = from_strings(model, content)
     factor = model.downsampling_factor
     width, height = (-(-side // factor) * factor for side in size)
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
@@ -193,7 +195,7 @@ def test_more_accuracy_never_costs_fewer_bytes(pairs, first, second):
 
 
 def test_points_survive_the_file(tmp_path):
-    points = [*curve((512.0, 20.25)), CodecPoint("WebP", 0, 50.0, 0.05, 0.1, 10.0, 60.0, 10)]
+    points = [*curve((512.0, 20.25)), CodecPoint("WebP", 0, 50.0, 0.05, 0.1, 10.0, 60.0, 10, 2.0, 3.0)]
     write_points(tmp_path / "codecs.csv", points)
     assert by_codec(read_points(tmp_path / "codecs.csv")) == {"JPEG": points[:1], "WebP": points[1:]}
 

@@ -12,9 +12,9 @@ from misc.codecs import CodecPoint
 from misc.errors import UserError
 
 POINTS = [
-    CodecPoint("JPEG", 5, 512.0, 0.5, 1.0, 60.0, 90.0, 10),
-    CodecPoint("JPEG", 60, 2048.0, 2.0, 4.0, 90.0, 100.0, 10),
-    CodecPoint("WebP", 0, 256.0, 0.25, 0.5, 70.0, 95.0, 10),
+    CodecPoint("JPEG", 5, 512.0, 0.5, 1.0, 60.0, 90.0, 10, 2.0, 3.0),
+    CodecPoint("JPEG", 60, 2048.0, 2.0, 4.0, 90.0, 100.0, 10, 2.0, 3.0),
+    CodecPoint("WebP", 0, 256.0, 0.25, 0.5, 70.0, 95.0, 10, 2.0, 3.0),
 ]
 
 

@@ -1,12 +1,20 @@
 """A report on rows and codecs that are made up here: what stands in its tables and on its page."""
 
 import csv
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from misc.codecs import CodecPoint, write_points
+from misc.config import compose_config
+from misc.digits_on_photographs import write_data_set
+from misc.run_folder import ROOT
+from misc.spending_sheet import COLUMNS, GAP, IMAGES, SEAM, TILE
+from misc.sweep_table import read_rows, recommended, students_of
 from scripts import report
 
 TEACHER = 65.0
@@ -15,7 +23,7 @@ TEACHER = 65.0
 def row(method: str, setting: str, size: float, top1: float, seed: int = 0) -> dict:
     loss = round(TEACHER - top1, 3)
     facts = {"run": f"{method}-{setting}-{seed}", "method": method, "set": setting, "seed": seed, "images": 1500}
-    return {**facts, "top1": top1, "predictive_loss": loss, "sent_bytes": size, "training_s": 5}
+    return {**facts, "top1": top1, "predictive_loss": loss, "sent_bytes": size, "encode_ms": 4, "decode_ms": 6}
 
 
 @pytest.fixture
@@ -33,7 +41,7 @@ def files(tmp_path) -> tuple[Path, Path]:
         writer.writeheader()
         writer.writerows(rows)
     points = [
-        CodecPoint("JPEG", quality, size, 1.0, 1.0, top1, 90.0, 1500)
+        CodecPoint("JPEG", quality, size, 1.0, 1.0, top1, 90.0, 1500, 2.0, 3.0)
         for quality, size, top1 in ((1, 400, 50.0), (2, 800, 66.0))
     ]
     write_points(tmp_path / "codecs.csv", points)
@@ -43,19 +51,25 @@ def files(tmp_path) -> tuple[Path, Path]:
 def test_tables_and_page(files, tmp_path, capsys):
     results, codecs = files
     report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page")])
-    ours, student, jpeg = (line.split("  ") for line in capsys.readouterr().out.splitlines()[2:5])
+    printed = capsys.readouterr().out.splitlines()
+    ours, student, jpeg = (line.split("  ") for line in printed[2:5])
     cells = [[cell.strip() for cell in line if cell.strip()] for line in (ours, student, jpeg)]
     # Half the bytes at both ends, seeds averaged. JPEG by hand: 70.7 of 680 bytes in the middle.
     assert cells[0] == ["ours", "2", "50 to 100", "60.0 to 64.5", "100", "-50 % (60-64)", "-90 % (60-64)"]
     assert cells[1][:5] == ["Entropic Student", "2", "100 to 200", "60.0 to 64.5", "200"]
     assert cells[2][0] == "JPEG" and float(cells[2][4]) == pytest.approx(400 * 2 ** (14.5 / 16), abs=0.5)
+    # The student at 65 %: 4 + 6 ms and 100 bytes, 8 ms at 0.1 Mbit/s. JPEG: 2 + 3 ms and 400 * 2 ** (15 / 16) bytes.
+    assert printed[6] == "ours-lmbda=2-0, ms"
+    assert printed[11].split() == ["0.1", "Mbit/s,", "computed", "18.0", "66.3", "3.7"]
+    summary = (tmp_path / "page" / "summary.md").read_text()
+    assert summary.splitlines()[2].startswith("| ours | 2 | 50 to 100 | 60.0 to 64.5 | 100 | -50 %")
     page = (tmp_path / "page" / "index.html").read_text()
     assert "ours-lmbda=3-0" in page and "not run" in page and "65.00 %" in page
     assert (tmp_path / "page" / "rate_accuracy.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_the_spread_is_that_of_the_seeds(files):
-    students = report.students_of(report.read_rows(files[0]))["ours"]
+    students = students_of(read_rows(files[0]))["ours"]
     assert [(student.seeds, student.spread) for student in students] == [(1, None), (2, pytest.approx(0.5**0.5))]
 
 
@@ -80,3 +94,30 @@ def test_mistakes_are_named(files, tmp_path, capsys, change, flags, message):
         report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page"), *flags])
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "page").exists()
+
+
+def test_the_smallest_student_of_little_loss_is_recommended(files):
+    rows = read_rows(files[0])
+    assert recommended(rows, 0.5)["run"] == "ours-lmbda=2-0"  # 100 bytes; Entropic Student's needs 200
+    assert recommended(rows, 5)["run"] == "ours-lmbda=1-0"
+    assert recommended(rows[:1] + rows[2:], -1)["run"] == "Entropic Student-lmbda=2-0"
+
+
+def test_the_runs_show_what_the_student_spends(files, tmp_path):
+    results, codecs = files
+    data, run = tmp_path / "data", tmp_path / "runs" / "ours-lmbda=2-0"
+    write_data_set(data, num_train=10, num_val=20)
+    run.mkdir(parents=True)
+    overrides = [f"dataset_root={json.dumps(str(data))}"]
+    config = compose_config(ROOT / "config/quickstart/sg_resnet.yaml", overrides)
+    (run / "config.resolved.yaml").write_text(config.resolved)
+    shutil.copy(ROOT / "resources/weights/quickstart/sg_resnet.safetensors", run / "weights.safetensors")
+    (run / "history.jsonl").write_text('{"val_top1": 50, "loss": 3}\n')
+    page = tmp_path / "page"
+    report.main([str(results), "--codecs", str(codecs), "--runs", str(tmp_path / "runs"), "-o", str(page)])
+    rows = IMAGES // COLUMNS
+    with Image.open(page / "spending.png") as sheet:
+        assert sheet.size == (COLUMNS * (3 * TILE + 2 * SEAM + GAP) + GAP, rows * (TILE + GAP) + GAP)
+    html = (page / "index.html").read_text()
+    for name in ("spending.png", "sizes.svg", "training.svg", "times.svg", "rate_accuracy.svg"):
+        assert f'<img src="{name}"' in html and (page / name).stat().st_size > 1000

@@ -40,13 +40,15 @@ def test_a_group_is_the_product_of_configs_values_and_seeds(write):
 
 def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     first = {"method": "distilled", "configs": ["a.yaml"], "set": {"lmbda": [0.1, 0.2]}}
-    path = write([first, {"configs": ["b.yaml"], "after": ["a-0.*"]}])
+    tuned = {"configs": ["b.yaml"], "after": ["a-0.*"]}
+    path = write([first, tuned, {**tuned, "name": "other", "method": "others"}])
     content = json.loads(path.read_text()) | {"output": "resources/sweeps/s"}
     path.write_text(json.dumps(content))
-    _, (sources, runs) = sweep.read_sweep(path)
+    _, (sources, runs, others) = sweep.read_sweep(path)
     assert [run.name for run in runs] == ["b-a-0.1", "b-a-0.2"]
     assert runs[1].overrides == (f'{sweep.BEGINS_WITH}="resources/sweeps/s/a-0.2/weights.safetensors"',)
     assert [run.method for run in (*sources, *runs)] == ["distilled", "distilled", "b", "b"]
+    assert [(run.name, run.method) for run in others] == [("other-a-0.1", "others"), ("other-a-0.2", "others")]
 
 
 @pytest.mark.parametrize(

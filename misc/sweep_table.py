@@ -1,0 +1,92 @@
+"""The table that a sweep writes, read again: rows, the students of each method, their teacher."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from misc.errors import UserError
+from misc.rate_accuracy import Point
+
+NEEDED = ("run", "method", "set", "seed", "images", "top1", "predictive_loss", "sent_bytes", "encode_ms", "decode_ms")
+NOT_RUN = "not run"
+Row = Mapping[str, str]
+
+
+class Student(NamedTuple):
+    """One setting of a method, averaged over its seeds.
+
+    Attributes:
+        setting: what was set, as the sweep wrote it.
+        seeds: how many.
+        point: mean rate and accuracy.
+        spread: standard deviation of top-1 over the seeds, points; None of one seed.
+    """
+
+    setting: str
+    seeds: int
+    point: Point
+    spread: float | None
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Reads a sweep's table.
+
+    Raises:
+        UserError: no such file, or not one that scripts/sweep.py wrote.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"no results at {path} ({error}): python scripts/sweep.py makes them") from None
+    missing = [column for column in NEEDED if not rows or column not in rows[0]]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]}: expected a table of scripts/sweep.py")
+    return rows
+
+
+def tested(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of students that were run."""
+    return [row for row in rows if row["images"] != NOT_RUN and row["sent_bytes"]]
+
+
+def point_of(row: Row) -> Point:
+    return Point(float(row["sent_bytes"]), float(row["top1"]))
+
+
+def students_of(rows: Sequence[Row]) -> dict[str, list[Student]]:
+    """Returns the students of each method by rising rate; rows that were not run are left out."""
+    seeds: dict[tuple[str, str], list[Point]] = {}
+    for row in tested(rows):
+        seeds.setdefault((row["method"], row["set"]), []).append(point_of(row))
+    methods: dict[str, list[Student]] = {}
+    for (method, setting), points in seeds.items():
+        accuracies = [point.top1 for point in points]
+        mean = Point(statistics.mean(point.bytes_per_image for point in points), statistics.mean(accuracies))
+        spread = statistics.stdev(accuracies) if len(points) > 1 else None
+        methods.setdefault(method, []).append(Student(setting, len(points), mean, spread))
+    return {name: sorted(students, key=lambda student: student.point) for name, students in methods.items()}
+
+
+def teacher_top1(rows: Sequence[Row]) -> float:
+    """Returns the top-1 of the teacher that all students share.
+
+    Raises:
+        UserError: the students have several.
+    """
+    found = {
+        round(float(row["top1"]) + float(row["predictive_loss"]), 2) for row in tested(rows) if row["predictive_loss"]
+    }
+    if len(found) != 1:
+        raise UserError(f"the students have teachers of {sorted(found)} % top-1: report those of one teacher at a time")
+    return found.pop()
+
+
+def recommended(rows: Sequence[Row], loss: float) -> Row:
+    """Returns the student that sends least among those within `loss` points of the teacher, or loses least of all."""
+    near = [row for row in tested(rows) if float(row["predictive_loss"]) <= loss]
+    if near:
+        return min(near, key=lambda row: float(row["sent_bytes"]))
+    return min(tested(rows), key=lambda row: (float(row["predictive_loss"]), float(row["sent_bytes"])))
