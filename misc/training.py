@@ -45,7 +45,7 @@ def train(config: dict, models: dict[str, nn.Module], device: torch.device, run_
     Raises:
         UserError: a loss that is not finite, with stage, epoch, step and the terms' values.
     """
-    box = _make_box(config, models, device)
+    box = make_box(config, models, device)
     trained = models.get("student_model", models.get("model"))
     loop = TrainingLoop(box, config["train"], trained, device, run_dir)
     prior = digest(trained.entropy_model) if isinstance(trained, SplitClassifier) else None
@@ -58,7 +58,7 @@ def train(config: dict, models: dict[str, nn.Module], device: torch.device, run_
     return final
 
 
-def _make_box(config: dict, models: dict[str, nn.Module], device: torch.device) -> DistillationBox | TrainingBox:
+def make_box(config: dict, models: dict[str, nn.Module], device: torch.device) -> DistillationBox | TrainingBox:
     common = (config["datasets"], config["train"], device, None, False, 1)
     if "teacher_model" in models:
         # torchdistill leaves the teacher in the mode it was given in; frozen batch statistics are part of the teacher.
