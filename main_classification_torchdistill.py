@@ -3,12 +3,14 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torchdistill.common.main_util import set_seed
 
 from misc.atomic import write_atomically
+from misc.checkpoint import read_checkpoint
 from misc.config import load_config
 from misc.config_validation import Mode
 from misc.cores import share_cores
@@ -17,8 +19,8 @@ from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation import latency, results_table, test_classifier, test_loader, test_student
 from misc.models import build_model
-from misc.run_folder import default_run_dir, provenance, start_run
-from misc.training import check_tails, check_training, train
+from misc.run_folder import CONFIG, check_resumable, default_run_dir, provenance, resume_run, start_run
+from misc.training import WEIGHTS, check_tails, check_training, train
 from misc.weights import load_into
 from model.split import SplitClassifier, check_trained_parts
 
@@ -32,6 +34,7 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: resources/runs/ plus the config's path")
     parser.add_argument("--test_only", action="store_true", help="test the run's weights, or the config's src_ckpt")
     parser.add_argument("--skip_ckpt", action="store_true", help="train from scratch, not from existing weights")
+    parser.add_argument("--resume", action="store_true", help="go on with a killed run, or begin where there is none")
     parser.add_argument("--student_only", action="store_true", help="leave the teacher out of the test")
     parser.add_argument(
         "--dry_run", action="store_true", help="try the config on random weights and images, at full size"
@@ -54,8 +57,10 @@ def main(argv: list[str] | None = None) -> None:
         return try_out(config.data, device, args.seed)
     check_teacher(config.data["models"].get("teacher_model"))
     entry = trained_entry(config.data["models"])
-    weights = find_weights(entry, run_dir, args)
-    if weights is not None:
+    checkpoint = find_checkpoint(run_dir, config.resolved, args.seed) if args.resume else None
+    is_finished = args.test_only or (args.resume and checkpoint is None and (run_dir / WEIGHTS).is_file())
+    weights = find_weights(entry, run_dir, args, is_finished) if checkpoint is None else None
+    if weights is not None or checkpoint is not None:
         entry.get("kwargs", {}).pop("trained_parts", None)  # they would be overwritten, and their file may be gone
     models = {name: build_model(name, entry, device) for name, entry in config.data["models"].items()}
     check_tails(models)
@@ -63,11 +68,14 @@ def main(argv: list[str] | None = None) -> None:
         load_into(trained_model(models), weights)
         print(f"Weights: {weights}")
     origin = provenance(args.seed)
-    if not args.test_only:
+    if not is_finished:
         check_training(config.data, models)
-        start_run(run_dir, config.resolved, args.seed)
-        print(f"Training on {device} in {run_dir}")
-        weights = train(config.data, models, device, run_dir, **origin)
+        if checkpoint is None:
+            start_run(run_dir, config.resolved, args.seed)
+        else:
+            resume_run(run_dir, args.seed)
+        print(f"Training on {device} in {run_dir}{from_where(checkpoint)}", flush=True)
+        weights = train(config.data, models, device, run_dir, checkpoint, **origin)
         print(f"Weights: {weights}")
     test(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin})
 
@@ -76,6 +84,8 @@ def mode_of(args: argparse.Namespace) -> Mode:
     """Returns how much of the config the run needs."""
     if args.test_only and args.skip_ckpt:
         raise UserError("--test_only with --skip_ckpt would test random weights: drop one of the two")
+    if args.resume and (args.test_only or args.dry_run):
+        raise UserError("--resume goes on with a training: drop --test_only and --dry_run, or --resume")
     if args.test_only and args.dry_run:
         raise UserError("--dry_run trains and tests: drop --test_only")
     return "dry_run" if args.dry_run else "test" if args.test_only else "train"
@@ -115,11 +125,26 @@ def trained_model(models: dict[str, nn.Module]) -> nn.Module:
     return models["student_model"] if "student_model" in models else models["model"]
 
 
-def find_weights(entry: dict, run_dir: Path, args: argparse.Namespace) -> Path | None:
+def find_checkpoint(run_dir: Path, resolved_config: str, seed: int) -> dict[str, Any] | None:
+    """Returns where a killed run of this config and seed stands; None where there is none, or it has ended."""
+    if (run_dir / CONFIG).is_file():
+        check_resumable(run_dir, resolved_config, seed)
+    return read_checkpoint(run_dir)
+
+
+def from_where(checkpoint: dict[str, Any] | None) -> str:
+    """Says where a run goes on."""
+    if checkpoint is None:
+        return ""
+    at = checkpoint["at"]
+    return f", on from stage {at['stage']}, epoch {at['epoch']}, step {at['steps'] + 1}"
+
+
+def find_weights(entry: dict, run_dir: Path, args: argparse.Namespace, is_finished: bool) -> Path | None:
     """Returns the weights to start from: the run's own, else the config's src_ckpt, else none (an error in a test)."""
-    if args.skip_ckpt:
+    own, source = run_dir / WEIGHTS, entry.get("src_ckpt")
+    if args.skip_ckpt and not is_finished:
         return None
-    own, source = run_dir / "weights.safetensors", entry.get("src_ckpt")
     if own.is_file():
         return own
     if source is not None and not Path(source).is_file():

@@ -12,7 +12,9 @@ def progress_bar(
     total: int | None = None,
     unit: str = "images",
     width: int = 100,
+    initial: int = 0,
 ):
     """Returns a tqdm bar that refreshes twice a second on a terminal and every 10 seconds in a log file."""
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    return tqdm(iterable, description, total, unit=f" {unit}", mininterval=interval, maxinterval=interval, ncols=width)
+    look = {"unit": f" {unit}", "mininterval": interval, "maxinterval": interval, "ncols": width}
+    return tqdm(iterable, description, total, initial=initial, **look)

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from misc.atomic import write_atomically
+from misc.atomic import is_temporary, write_atomically
+from misc.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "config.resolved.yaml"
 PACKAGES = ("torch", "torchvision", "torchdistill", "timm", "compressai", "numpy")
 
 
@@ -30,8 +32,44 @@ def start_run(run_dir: Path, resolved_config: str, seed: int) -> None:
         run_dir.rename(earlier)
         print(f"The earlier run was moved to {earlier}")
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(run_dir / "config.resolved.yaml", resolved_config.encode())
+    write_atomically(run_dir / CONFIG, resolved_config.encode())
     write_atomically(run_dir / "run.json", json.dumps(provenance(seed), indent=1).encode())
+    log_to(run_dir)
+
+
+def check_resumable(run_dir: Path, resolved_config: str, seed: int) -> None:
+    """Refuses to go on with a run under another config or seed; removes what a killed process left half-written.
+
+    Raises:
+        UserError: the first line in which the configs differ, or both seeds.
+    """
+    earlier = (run_dir / CONFIG).read_text().splitlines()
+    for number, (old, new) in enumerate(itertools.zip_longest(earlier, resolved_config.splitlines()), 1):
+        if old != new:
+            lines = f"line {number} of {run_dir / CONFIG} is {_quoted(old)}, now it would be {_quoted(new)}"
+            raise UserError(f"--resume goes on with the same config only: {lines}")
+    trained_with = json.loads((run_dir / "run.json").read_text())["seed"]
+    if trained_with != seed:
+        raise UserError(f"--resume goes on with the same seed only: the run has {trained_with}, now it is {seed}")
+    for path in run_dir.iterdir():
+        if is_temporary(path.name):
+            path.unlink()
+
+
+def resume_run(run_dir: Path, seed: int) -> None:
+    """Opens a run folder for going on; run.json keeps the command of every time."""
+    facts = json.loads((run_dir / "run.json").read_text())
+    facts["resumed"] = [*facts.get("resumed", []), provenance(seed)]
+    write_atomically(run_dir / "run.json", json.dumps(facts, indent=1).encode())
+    log_to(run_dir)
+
+
+def _quoted(line: str | None) -> str:
+    return "missing" if line is None else f"'{line.strip()}'"
+
+
+def log_to(run_dir: Path) -> None:
+    """Sends log messages to the run's log.txt, behind those that are there."""
     logging.basicConfig(
         filename=run_dir / "log.txt",
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

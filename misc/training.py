@@ -4,9 +4,11 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from torchdistill.core.distillation import DistillationBox, get_distillation_box
 from torchdistill.core.training import TrainingBox, get_training_box
 from torchdistill.datasets.util import build_data_loader
 
+from misc.atomic import write_atomically
+from misc.checkpoint import random_state, remove_checkpoints, save_checkpoint, set_random_state
 from misc.errors import UserError, did_you_mean
 from misc.evaluation import validate
 from misc.progress import progress_bar
@@ -22,21 +26,32 @@ from misc.weights import digest, load_into, save_weights
 from model.backbone import Backbone
 from model.split import SplitClassifier
 
-LOG_EVERY = 50
+WEIGHTS = "weights.safetensors"
+LOG_EVERY = 50  # steps
+CHECKPOINT_EVERY = 600  # seconds, and at the end of every epoch
 logger = logging.getLogger(__name__)
 
 
-def train(config: dict, models: dict[str, nn.Module], device: torch.device, run_dir: Path, **facts: object) -> Path:
+def train(
+    config: dict,
+    models: dict[str, nn.Module],
+    device: torch.device,
+    run_dir: Path,
+    checkpoint: dict[str, Any] | None = None,
+    **facts: object,
+) -> Path:
     """Trains `models["student_model"]`, or `models["model"]`, through every stage of `config["train"]`.
 
     Each stage keeps the weights of its best epoch by top-1 on the validation set (the later of equal ones); the next
     stage goes on from the last ones. The last stage's best become the run's weights, with the coder's tables in them.
+    A killed run that goes on from its checkpoint ends, on a CPU, with the same bits as one that was left alone.
 
     Args:
         config: as `misc.config` constructs it.
         models: by the config's names.
         device: where all of them are.
         run_dir: the run's folder.
+        checkpoint: of the run that is to go on; None begins.
         **facts: kept in the weights' metadata beside the validation accuracy.
 
     Returns:
@@ -48,13 +63,15 @@ def train(config: dict, models: dict[str, nn.Module], device: torch.device, run_
     box = make_box(config, models, device)
     trained = models.get("student_model", models.get("model"))
     loop = TrainingLoop(box, config["train"], trained, device, run_dir)
-    prior = digest(trained.entropy_model) if isinstance(trained, SplitClassifier) else None
+    if checkpoint is not None:
+        loop.restore(checkpoint)
     best = loop.run()
     load_into(trained, best)
-    if isinstance(trained, SplitClassifier) and digest(trained.entropy_model) != prior:
+    if isinstance(trained, SplitClassifier) and digest(trained.entropy_model) != loop.first["entropy_model"]:
         trained.update(force=True, update_quantiles=True)
-    final = run_dir / "weights.safetensors"
-    save_weights(trained, final, loop.tail_digest, val_top1=round(loop.best_top1, 3), **facts)
+    final = run_dir / WEIGHTS
+    save_weights(trained, final, loop.first.get("tail"), val_top1=round(loop.best_top1, 3), **facts)
+    remove_checkpoints(run_dir)
     return final
 
 
@@ -67,9 +84,21 @@ def make_box(config: dict, models: dict[str, nn.Module], device: torch.device) -
     return get_training_box(models["model"], *common)
 
 
+BEGINNING = {"stage": 1, "epoch": 1, "all_steps": 0, "rows": 0}
+EPOCH_BEGINNING = {"steps": 0, "seconds": 0.0, "totals": {}}
+
+
 @dataclass
 class TrainingLoop:
-    """One run: epochs, steps, validation, log lines, events, the best weights of each stage."""
+    """One run: epochs, steps, validation, log lines, events, the best weights of each stage, checkpoints.
+
+    Attributes:
+        at: where the run stands, in plain values: stage and epoch, from 1; the steps taken in that epoch, its seconds
+            and the sums of its losses so far; the steps of the whole run; the rows of its history.
+        first: digests of the parts that training may leave as they were when it began.
+        epoch_began: the random state at the beginning of the epoch.
+        now: the random state of the checkpoint.
+    """
 
     box: DistillationBox | TrainingBox
     train_config: dict
@@ -77,59 +106,131 @@ class TrainingLoop:
     device: torch.device
     run_dir: Path
     best_top1: float = -math.inf
-    step: int = 0
+    at: dict[str, Any] = field(default_factory=lambda: {**BEGINNING, **EPOCH_BEGINNING})
     terms: dict[str, float] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    epoch_began: dict[str, Any] = field(default_factory=random_state)
+    now: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.tail_digest = digest(self.trained.tail) if isinstance(self.trained, SplitClassifier) else None
+        if isinstance(self.trained, SplitClassifier):
+            self.first = {part: digest(getattr(self.trained, part)) for part in ("tail", "entropy_model")}
         self.events = SummaryWriter(self.run_dir / "events")
+        self.saved = time.monotonic()
 
     def run(self) -> Path:
-        """Runs all stages; returns the path of the last stage's best weights."""
+        """Runs all stages that are left; returns the path of the last stage's best weights."""
         # By number, as torchdistill goes, whatever their order in the file.
-        for number, stage_config in enumerate(stages_of(self.train_config), 1):
-            best = self.run_stage(number, stage_config)
+        stages = stages_of(self.train_config)
+        if self.at == {**BEGINNING, **EPOCH_BEGINNING}:
+            self.save()
+        for stage_config in stages[self.at["stage"] - 1 :]:
+            self.run_stage(stage_config)
         self.events.close()
-        return best
+        return self.best_of(len(stages))
 
-    def run_stage(self, number: int, stage_config: dict) -> Path:
-        """Trains one stage of `stage_config["num_epochs"]` epochs; returns the path of its best weights."""
-        best = self.run_dir / f"stage{number}_best.safetensors"
-        self.best_top1 = -math.inf
+    def best_of(self, stage: int) -> Path:
+        return self.run_dir / f"stage{stage}_best.safetensors"
+
+    def run_stage(self, stage_config: dict) -> None:
+        """Trains what is left of a stage of `stage_config["num_epochs"]` epochs."""
+        stage, epochs, loader = self.at["stage"], stage_config["num_epochs"], self.box.train_data_loader
         record_terms(self.box.criterion, self.terms)
-        loader, epochs = self.box.train_data_loader, stage_config["num_epochs"]
-        check_steps(f"stage {number}", len(loader) * epochs, self.box.lr_scheduler)
-        with progress_bar(None, f"stage {number}", epochs * len(loader.sampler)) as bar:
-            for epoch in range(1, epochs + 1):
-                start = time.perf_counter()
+        check_steps(f"stage {stage}", len(loader) * epochs, self.box.lr_scheduler)
+        done = (self.at["epoch"] - 1) * len(loader.sampler)
+        with progress_bar(None, f"stage {stage}", epochs * len(loader.sampler), initial=done) as bar:
+            for epoch in range(self.at["epoch"], epochs + 1):
                 self.box.pre_epoch_process(epoch=epoch)
                 freeze_statistics(self.trained)
-                means = self.run_epoch(f"stage {number}, epoch {epoch}", stage_config.get("autocast"), bar)
-                seconds = time.perf_counter() - start
-                val = validate(self.trained, self.box.val_data_loader, self.device)
-                self.report(bar, f"stage {number} epoch {epoch}/{epochs}", means, val, seconds)
-                row = {"stage": number, "epoch": epoch, **means, **{f"val_{k}": v for k, v in val.items()}}
-                with open(self.run_dir / "history.jsonl", "a") as history:
-                    history.write(json.dumps({**row, "seconds": round(seconds, 1)}) + "\n")
-                self.keep_best(best, val["top1"])
-                # Last: at the end of a stage it moves the box on, to the next stage's models, data and loss.
+                means = self.run_epoch(f"stage {stage}, epoch {epoch}", stage_config.get("autocast"), bar)
+                with torch.random.fork_rng(devices=[]):  # a loader draws a seed, even where nothing needs one
+                    val = validate(self.trained, self.box.val_data_loader, self.device)
+                self.report(bar, f"stage {stage} epoch {epoch}/{epochs}", means, val)
+                self.keep_best(self.best_of(stage), val["top1"])
+                # At the end of a stage it moves the box on, to the next stage's models, data and loss.
                 self.box.post_epoch_process(metrics=val["top1"])
-        return best
+                self.at |= {"epoch": epoch + 1, "rows": self.at["rows"] + 1, **EPOCH_BEGINNING}
+                if epoch == epochs:
+                    self.at |= {"stage": stage + 1, "epoch": 1}
+                    self.best_top1 = -math.inf if stage < len(stages_of(self.train_config)) else self.best_top1
+                self.save()
 
     def run_epoch(self, place: str, autocast: str | None, bar) -> dict[str, float]:
-        """Takes one optimisation step per batch; returns the mean of the loss and its terms over steps."""
-        totals: dict[str, float] = {}
-        steps = 0
-        for number, (x, targets, supp_dict) in enumerate(self.box.train_data_loader, 1):
+        """Takes the steps that are left, one per batch; returns the mean of the loss and its terms over all steps."""
+        start, earlier = time.perf_counter(), self.at["seconds"]
+        for x, targets, supp_dict in self.batches(bar):
             x, targets = to_device(x, self.device), to_device(targets, self.device)
-            loss = self.take_step(x, targets, supp_dict, autocast, f"{place}, step {number}")
-            steps = number
-            for name, value in {"loss": loss, **self.terms}.items():
-                totals[name] = totals.get(name, 0.0) + value
-            if self.step % LOG_EVERY == 0:
+            loss = self.take_step(x, targets, supp_dict, autocast, f"{place}, step {self.at['steps'] + 1}")
+            totals = self.at["totals"]
+            totals = {name: totals.get(name, 0.0) + value for name, value in {"loss": loss, **self.terms}.items()}
+            seconds = earlier + time.perf_counter() - start
+            self.at |= {"steps": self.at["steps"] + 1, "all_steps": self.at["all_steps"] + 1}
+            self.at |= {"totals": totals, "seconds": seconds}
+            if self.at["all_steps"] % LOG_EVERY == 0:
                 self.write_events("train", {"loss": loss, **self.terms})
             bar.update(len(x))
-        return {name: total / steps for name, total in totals.items()}
+            if time.monotonic() - self.saved > CHECKPOINT_EVERY and self.at["steps"] < len(self.box.train_data_loader):
+                self.save()
+        return {name: total / self.at["steps"] for name, total in self.at["totals"].items()}
+
+    def batches(self, bar) -> Iterator:
+        """Yields the epoch's batches, without those of steps that were taken before a checkpoint."""
+        loader = self.box.train_data_loader
+        # New workers for every epoch: those that persist carry random states on that no checkpoint could hold.
+        loader._iterator = None
+        if self.at["steps"] == 0:
+            self.epoch_began = random_state()
+            return iter(loader)
+        batches = iter(loader)
+        for _ in range(self.at["steps"]):
+            bar.update(len(next(batches)[0]))
+        set_random_state(self.now)
+        return batches
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        box = self.box
+        parameters = [parameter for group in box.optimizer.param_groups for parameter in group["params"]]
+        state = {
+            "at": self.at,
+            "best_top1": self.best_top1,
+            "first": self.first,
+            "epoch_began": self.epoch_began,
+            "now": random_state(),
+            "model": self.trained.state_dict(),
+            "optimizer": box.optimizer.state_dict(),
+            "scheduler": box.lr_scheduler.state_dict() if box.lr_scheduler is not None else None,
+            "gradients": [parameter.grad for parameter in parameters],  # where several batches make a step
+            "batches_since_stage": box.stage_grad_count,
+        }
+        save_checkpoint(self.run_dir, state)
+        self.saved = time.monotonic()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes the loop, and the box that was just made, to where `save` was called."""
+        box, stages = self.box, stages_of(self.train_config)
+        self.at, self.best_top1, self.first = state["at"], state["best_top1"], state["first"]
+        self.epoch_began, self.now = state["epoch_began"], state["now"]
+        history = self.run_dir / "history.jsonl"
+        if history.is_file():
+            rows = history.read_bytes().splitlines(keepends=True)
+            write_atomically(history, b"".join(rows[: self.at["rows"]]))
+        self.events.close()
+        self.events = SummaryWriter(self.run_dir / "events", purge_step=self.at["all_steps"] + 1)
+        if self.at["stage"] > len(stages):
+            return
+        for _ in range(self.at["stage"] - 1):
+            box.advance_to_next_stage()
+        box.current_epoch = sum(stage["num_epochs"] for stage in stages[: self.at["stage"] - 1]) + self.at["epoch"] - 1
+        self.trained.load_state_dict(state["model"])
+        box.optimizer.load_state_dict(state["optimizer"])
+        if box.lr_scheduler is not None:
+            box.lr_scheduler.load_state_dict(state["scheduler"])
+        parameters = [parameter for group in box.optimizer.param_groups for parameter in group["params"]]
+        for parameter, gradient in zip(parameters, state["gradients"], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        box.stage_grad_count = state["batches_since_stage"]
+        set_random_state(self.epoch_began if self.at["steps"] else self.now)
 
     def take_step(self, x: Tensor, targets: object, supp_dict: dict, autocast: str | None, place: str) -> float:
         """One forward, backward and update; the aux loss of the entropy bottlenecks reaches their quantiles alone."""
@@ -147,11 +248,11 @@ class TrainingLoop:
             if aux_loss.requires_grad:  # not where a stage freezes the entropy model
                 aux_loss.backward()
         self.box.post_forward_process(loss=loss)
-        self.step += 1
         return value
 
-    def report(self, bar, place: str, means: dict[str, float], val: dict[str, float], seconds: float) -> None:
-        """Writes one line per epoch, and the same numbers as TensorBoard events."""
+    def report(self, bar, place: str, means: dict[str, float], val: dict[str, float]) -> None:
+        """Writes one line per epoch, and the same numbers as history and TensorBoard events."""
+        seconds = self.at["seconds"]
         losses = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         size = f", {val['bits_per_image'] / 8:.1f} bytes/image" if "bits_per_image" in val else ""
         line = f"{place}: {losses} | val top-1 {val['top1']:.2f} %{size} | {seconds:.0f} s"
@@ -159,16 +260,20 @@ class TrainingLoop:
         logger.info(line)
         self.write_events("epoch", means)
         self.write_events("val", val)
-        self.events.add_scalar("lr", self.box.optimizer.param_groups[0]["lr"], self.step)
+        self.events.add_scalar("lr", self.box.optimizer.param_groups[0]["lr"], self.at["all_steps"])
+        row = {"stage": self.at["stage"], "epoch": self.at["epoch"], **means}
+        row |= {f"val_{name}": value for name, value in val.items()}
+        with open(self.run_dir / "history.jsonl", "a") as history:
+            history.write(json.dumps({**row, "seconds": round(seconds, 1)}) + "\n")
 
     def write_events(self, group: str, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self.events.add_scalar(f"{group}/{name}", value, self.step)
+            self.events.add_scalar(f"{group}/{name}", value, self.at["all_steps"])
 
     def keep_best(self, path: Path, top1: float) -> None:
         if top1 >= self.best_top1:
             self.best_top1 = top1
-            save_weights(self.trained, path, self.tail_digest, val_top1=round(top1, 3))
+            save_weights(self.trained, path, self.first.get("tail"), val_top1=round(top1, 3))
 
 
 def stages_of(train_config: dict) -> list[dict]:

@@ -126,7 +126,7 @@ def through_torchdistill(box: DistillationBox, autocast: str | None) -> Callable
     """Returns the step that training takes."""
     box.pre_epoch_process(epoch=1)
     loop = TrainingLoop.__new__(TrainingLoop)  # without a run folder and its events
-    loop.box, loop.trained, loop.device, loop.step, loop.terms = box, box.org_student_model, box.device, 0, {}
+    loop.box, loop.trained, loop.device, loop.terms = box, box.org_student_model, box.device, {}
     record_terms(box.criterion, loop.terms)
 
     def step(batch: list) -> None:

@@ -16,9 +16,11 @@ from torchdistill.core.distillation import DistillationBox
 from torchdistill.models.registry import get_model
 
 from main_classification_torchdistill import get_argparser, main
+from misc import training
 from misc.config import load_config
 from misc.digits_on_photographs import write_data_set
 from misc.run_folder import ROOT
+from misc.training import TrainingLoop
 from misc.weights import load_into, read_facts, save_weights
 from model.backbone import create_timm_model
 from model.split import SplitClassifier
@@ -187,6 +189,61 @@ def test_same_seed_gives_the_same_weights(command, tmp_path):
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+class Killed(BaseException):
+    """Ends a run at once, as a signal would."""
+
+
+def kill_at(monkeypatch, name: str, calls: int) -> None:
+    """Makes a method of the training loop end the run at its call of a number, before it does anything."""
+    method, counted = getattr(TrainingLoop, name), []
+
+    def counting(*args, **kwargs):
+        counted.append(name)
+        if len(counted) == calls:
+            raise Killed
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(TrainingLoop, name, counting)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, capsys, monkeypatch, workers):
+    loader = [f"train.stage{stage}.train_data_loader.kwargs" for stage in (1, 2)]
+    settings = [f"{loader[0]}.num_workers={workers}", f"{loader[0]}.persistent_workers={bool(workers)}"]
+    settings += [f"{loader[1]}={{batch_size: 20, num_workers: 0, drop_last: true}}"]
+    settings += ["train.stage1.num_epochs=2", "train.stage2.num_epochs=2"]
+    more = [part for setting in settings for part in ("--set", setting)]
+
+    def arguments(name: str) -> list[str]:
+        return [*command("sg_resnet", "--skip_ckpt", "--resume", "--run_dir", str(tmp_path / name)), *more]
+
+    main(arguments("whole"))
+    assert "on from" not in capsys.readouterr().out
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 0)
+    # Before the first step; in the middle of the second epoch; between the stages; after the validation of the third.
+    for name, call in (("take_step", 1), ("take_step", 4), ("take_step", 2), ("keep_best", 1)):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, name, call)
+            main(arguments("killed"))
+    main(arguments("killed"))
+    printed = capsys.readouterr().out
+    assert "on from stage 1, epoch 1, step 1" in printed and "on from stage 1, epoch 2, step 2" in printed
+    assert "on from stage 2, epoch 1, step 1" in printed and "on from stage 2, epoch 1, step 2" in printed
+    first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    rows = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "killed")]
+    for one, other in zip(*(map(json.loads, lines) for lines in rows), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert not list((tmp_path / "killed").glob("checkpoint*"))
+
+    main(arguments("killed"))  # has ended: only tested
+    assert "on from" not in capsys.readouterr().out
+    line = failure(capsys, [*arguments("killed"), "--set", "lmbda=9"])
+    assert "--resume goes on with the same config only: line" in line and "9" in line
+    line = failure(capsys, [*arguments("killed"), "--seed", "1"])
+    assert "the run has 0, now it is 1" in line
+
+
 def test_stage_one_sends_no_gradient_to_the_tail_and_none_of_the_loss_to_the_quantiles(command, tmp_path, monkeypatch):
     forward, steps = DistillationBox.forward_process, []
 
@@ -339,4 +396,5 @@ def test_the_command_line_is_frozen():
         "--student_only",
         "--log_config",
         "--dry_run",
+        "--resume",
     }
