@@ -14,7 +14,8 @@ import torch
 from misc.atomic import write_atomically
 from misc.errors import UserError
 
-NAMES = ("checkpoint.new.pt", "checkpoint.pt", "checkpoint.previous.pt")  # from the newest
+CHECKPOINT = "checkpoint.pt"
+NAMES = ("checkpoint.new.pt", CHECKPOINT, "checkpoint.previous.pt")  # from the newest
 DIGEST = hashlib.sha256().digest_size
 
 

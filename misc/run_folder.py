@@ -14,6 +14,7 @@ from misc.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "config.resolved.yaml"
+FACTS = "run.json"
 PACKAGES = ("torch", "torchvision", "torchdistill", "timm", "compressai", "numpy")
 
 
@@ -33,7 +34,7 @@ def start_run(run_dir: Path, resolved_config: str, seed: int) -> None:
         print(f"The earlier run was moved to {earlier}")
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / CONFIG, resolved_config.encode())
-    write_atomically(run_dir / "run.json", json.dumps(provenance(seed), indent=1).encode())
+    write_atomically(run_dir / FACTS, json.dumps(provenance(seed), indent=1).encode())
     log_to(run_dir)
 
 
@@ -48,7 +49,7 @@ def check_resumable(run_dir: Path, resolved_config: str, seed: int) -> None:
         if old != new:
             lines = f"line {number} of {run_dir / CONFIG} is {_quoted(old)}, now it would be {_quoted(new)}"
             raise UserError(f"--resume goes on with the same config only: {lines}")
-    trained_with = json.loads((run_dir / "run.json").read_text())["seed"]
+    trained_with = json.loads((run_dir / FACTS).read_text())["seed"]
     if trained_with != seed:
         raise UserError(f"--resume goes on with the same seed only: the run has {trained_with}, now it is {seed}")
     for path in run_dir.iterdir():
@@ -58,9 +59,9 @@ def check_resumable(run_dir: Path, resolved_config: str, seed: int) -> None:
 
 def resume_run(run_dir: Path, seed: int) -> None:
     """Opens a run folder for going on; run.json keeps the command of every time."""
-    facts = json.loads((run_dir / "run.json").read_text())
+    facts = json.loads((run_dir / FACTS).read_text())
     facts["resumed"] = [*facts.get("resumed", []), provenance(seed)]
-    write_atomically(run_dir / "run.json", json.dumps(facts, indent=1).encode())
+    write_atomically(run_dir / FACTS, json.dumps(facts, indent=1).encode())
     log_to(run_dir)
 
 

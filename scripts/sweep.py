@@ -15,11 +15,11 @@ A sweep file lists groups; a group is the product of its configs, the values und
         after: [phd_resnet-*]               # one run for each of these earlier ones, whose weights it begins with
         name: tuned                         # what the runs are called (default: the config's name)
 
-A sweep given again goes on: a run is made anew only where its config, its seed or another run's weights that it begins
-with have changed since, or where its test is missing. Runs begin from scratch, or from what `after` or their config's
-`trained_parts` names; a group begins when those before it have ended. What was not run has a row too, which says so. A
-run that fails is reported at the end, after the others, and makes the exit code 1. Training is timed with `--jobs` runs
-on the machine, encoding and decoding at the end, one student at a time.
+A sweep given again goes on, also in the middle of a run: one is made anew only where its config, its seed or another
+run's weights that it begins with have changed since, or where its test is missing. Runs begin from scratch, or from
+what `after` or their config's `trained_parts` names; a group begins when those before it have ended. What was not run
+has a row too, which says so. A run that fails is reported at the end, after the others, and makes the exit code 1.
+Training is timed with `--jobs` runs on the machine, encoding and decoding at the end, one student at a time.
 """
 
 import argparse
@@ -39,13 +39,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.atomic import write_atomically
+from misc.checkpoint import CHECKPOINT
 from misc.config import compose_config, read_plain
 from misc.device import default_device, usable_device
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.evaluation import KILOBYTE, latency, test_loader
 from misc.models import load_student
 from misc.progress import progress_bar
-from misc.run_folder import ROOT
+from misc.run_folder import CONFIG, FACTS, ROOT
 
 GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
@@ -65,23 +66,28 @@ class Run:
     folder: Path
 
     def command(self, device: str | None) -> list[str]:
-        """Returns what trains and tests it, from scratch."""
+        """Returns what trains and tests it: from scratch, or on from where it was killed."""
         command = [sys.executable, str(ROOT / "main_classification_torchdistill.py"), "--config", str(self.config)]
         for override in self.overrides:
             command += ["--set", override]
         command += ["--seed", str(self.seed), "--run_dir", str(self.folder), "--skip_ckpt"]
+        if self._holds(CHECKPOINT):
+            command.append("--resume")
         return command + (["--device", device] if device else [])
 
     def is_done(self) -> bool:
         """Whether the run folder holds the test of this very config and seed, made after the weights it begins with."""
-        test, resolved = self.folder / "test.json", self.folder / "config.resolved.yaml"
-        if not test.is_file() or not resolved.is_file():
+        return self._holds("test.json")
+
+    def _holds(self, name: str) -> bool:
+        file, resolved, facts = (self.folder / each for each in (name, CONFIG, FACTS))
+        if not file.is_file() or not resolved.is_file() or not facts.is_file():
             return False
         wanted = compose_config(self.config, self.overrides).resolved
-        if resolved.read_text() != wanted or json.loads(test.read_text())["seed"] != self.seed:
+        if resolved.read_text() != wanted or json.loads(facts.read_text())["seed"] != self.seed:
             return False
         sources = (self.folder.parent / name for name in WEIGHTS_OF_A_RUN.findall(wanted))
-        return all(source.is_file() and source.stat().st_mtime < test.stat().st_mtime for source in sources)
+        return all(source.is_file() and source.stat().st_mtime < file.stat().st_mtime for source in sources)
 
 
 def get_argparser() -> argparse.ArgumentParser:

@@ -73,7 +73,8 @@ def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
     for path in (source, folder / "test.json"):
         path.parent.mkdir(parents=True)
     (folder / "config.resolved.yaml").write_text(compose_config(config, [parts]).resolved)
-    (folder / "test.json").write_text('{"seed": 0}')
+    (folder / "test.json").touch()
+    (folder / "run.json").write_text('{"seed": 0}')
     assert not run.is_done()  # its source is not there
     source.touch()
     os.utime(source, (1, 1))
@@ -81,6 +82,10 @@ def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
     assert not dataclasses.replace(run, seed=1).is_done()
     os.utime(folder / "test.json", (0, 0))
     assert not run.is_done()
+    assert "--resume" not in run.command(None)
+    (folder / "checkpoint.pt").touch()
+    assert run.command(None)[-1] == "--resume"
+    assert "--resume" not in dataclasses.replace(run, seed=1).command(None)
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
