@@ -305,13 +305,15 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
     trained = models.get("student_model") or models["model"]
     if "test" not in config:
         raise UserError("the config has no 'test': a training ends with one")
+    _num_batches(config, config["test"]["test_data_loader"], "test, test_data_loader")
     roles = {"teacher": "teacher_model", "student": "student_model", "model": "model"}
     for number, stage in enumerate(stages_of(config["train"]), 1):
         if "val_data_loader" not in stage:
             raise UserError(f"stage {number} has no val_data_loader: the best epoch is chosen by it")
-        loader_config = stage["train_data_loader"]
-        images = config["datasets"][loader_config["dataset_id"]]
-        if not len(build_data_loader(images, loader_config, distributed=False)):
+        images = config["datasets"][stage["train_data_loader"]["dataset_id"]]
+        steps = _num_batches(config, stage["train_data_loader"], f"stage {number}, train_data_loader")
+        _num_batches(config, stage["val_data_loader"], f"stage {number}, val_data_loader")
+        if not steps:
             raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than a batch")
         folders, classes = getattr(images, "classes", None), _num_classes(trained)
         if folders is not None and len(folders) != classes:
@@ -329,6 +331,13 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
             raise UserError(f"stage {number}, optimizer: {ignored} is not read here, write {read}")
         for group in optimizer.get(read, []):
             _check_module_path(group["module"], trained, f"stage {number}, optimizer")
+
+
+def _num_batches(config: dict, loader_config: dict, place: str) -> int:
+    try:
+        return len(build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{place}: {error}") from error
 
 
 def _num_classes(model: nn.Module) -> int:
