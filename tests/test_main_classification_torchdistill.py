@@ -442,3 +442,33 @@ def test_the_command_line_is_frozen():
         "--dry_run",
         "--resume",
     }
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "models.student_model.src_ckpt=PLANTED",
+        "models.teacher_model.kwargs.weights_path=PLANTED",
+        "models.student_model.kwargs.backbone.weights_path=PLANTED",
+        "models.student_model.kwargs.trained_parts={weights_path: PLANTED, modules: [encoder]}",
+    ],
+)
+def test_no_file_that_a_config_names_can_run_code(command, tmp_path, capsys, setting):
+    class Planted:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"model": Planted()}, tmp_path / "planted.pt")
+    more = ["--run_dir", str(tmp_path / "run"), "--set", setting.replace("PLANTED", str(tmp_path / "planted.pt"))]
+    assert "planted.pt is not a weights file" in failure(capsys, [*command("phd_resnet"), *more])
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
+
+
+def test_torchdistills_own_loader_of_checkpoints_is_out_of_reach(command, tmp_path, capsys):
+    for key in ("src_ckpt", "dst_ckpt"):
+        config = tmp_path / f"{key}.yaml"
+        student = {"forward_proc": "forward_batch_only", "sequential": ["encoder"], key: str(tmp_path / "planted.pt")}
+        base = str(ROOT / "config/quickstart/phd_resnet.yaml")
+        config.write_text(yaml.safe_dump({"base": [base], "set": {"train.stage1.student": student}}))
+        line = failure(capsys, ["--config", str(config), "--device", "cpu", "--run_dir", str(tmp_path / "run")])
+        assert f"train.stage1.student.{key}: unknown key" in line
