@@ -66,7 +66,7 @@ class HyperTransmission:
         """Passes fixed-point elements of y, which `y()` gives, on the terms of `params`."""
         scales, means = self.gaussian(params)
         means = (means.clamp(-LARGEST, LARGEST) / self.mean_step).round() * self.mean_step
-        indexes = torch.bucketize(scales, self.thresholds)
+        indexes = torch.bucketize(scales.contiguous(), self.thresholds)
         return line.carry(lambda: (y() - means) / ONE, indexes, self.y_tables) * ONE + means
 
     def gaussian(self, params: Tensor) -> tuple[Tensor, Tensor]:
