@@ -88,7 +88,7 @@ def evaluate(
     sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
     return [
         point_of(setting, accuracy, size, pixels, latency(setting, images, teacher, device))
-        for setting, accuracy, size in zip(progress_bar(settings, "timing"), accuracies, sizes, strict=True)
+        for setting, accuracy, size in zip(progress_bar(settings, "timing", unit="settings"), accuracies, sizes, strict=True)
     ]
 
 
