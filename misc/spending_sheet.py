@@ -76,6 +76,7 @@ def _first_of_each_class(images: ImageFolder) -> list[int]:
 
 def sheet(samples: Sequence[Sample]) -> Image.Image:
     """Draws triples: image with boxes, map and bits over it; the yellow of the bits is the most of any position."""
+    least = min(float(sample.bits.min()) for sample in samples)
     most = max(float(sample.bits.max()) for sample in samples)
     triple = 3 * TILE + 2 * SEAM + GAP
     rows = -(-len(samples) // COLUMNS)
@@ -84,7 +85,11 @@ def sheet(samples: Sequence[Sample]) -> Image.Image:
         row, column = divmod(number, COLUMNS)
         x, y = GAP + column * triple, GAP + row * (TILE + GAP)
         picture = sample.image.resize((TILE, TILE), Image.Resampling.BICUBIC)
-        tiles = (picture.copy(), overlay(picture, sample.saliency), _blocks(picture, sample.bits / most))
+        tiles = (
+            picture.copy(),
+            overlay(picture, sample.saliency),
+            _blocks(picture, (sample.bits - least) / max(most - least, 1e-9)),
+        )
         for place, tile in enumerate(tiles):
             _outline(tile, sample.boxes, sample.image.size)
             drawing.paste(tile, (x + place * (TILE + SEAM), y))

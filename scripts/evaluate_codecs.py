@@ -86,9 +86,10 @@ def evaluate(
             num_bytes += sizes.sum(0)
             bar.update(len(x))
     sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
+    timed = progress_bar(settings, "timing", unit="settings")
     return [
         point_of(setting, accuracy, size, pixels, latency(setting, images, teacher, device))
-        for setting, accuracy, size in zip(progress_bar(settings, "timing", unit="settings"), accuracies, sizes, strict=True)
+        for setting, accuracy, size in zip(timed, accuracies, sizes, strict=True)
     ]
 
 

@@ -205,7 +205,7 @@ def page_body(
             "Validation images with their boxes, saliency maps, and bits of each position",
             f"Of {best['run']}. Each triple: a validation image with its box, which no training saw; the teacher's "
             "saliency map (XGradCAM of three stages); the bits of each position of the latent, as its likelihoods "
-            "promise (viridis: dark blue 0, yellow the most that any position here takes).",
+            "promise (viridis: dark blue the fewest, yellow the most that any position here takes).",
         ),
         "sizes.svg": ("Sizes", "Histogram of bytes per image", f"Everything that {best['run']} sends, by image."),
         "training.svg": (
