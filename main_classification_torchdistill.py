@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     entry = trained_entry(config.data["models"])
     checkpoint = find_checkpoint(run_dir, config.resolved, args.seed) if args.resume else None
     is_finished = args.test_only or (args.resume and checkpoint is None and (run_dir / WEIGHTS).is_file())
-    weights = find_weights(entry, run_dir, args, is_finished) if checkpoint is None else None
+    begins_anew = checkpoint is not None or (args.skip_ckpt and not is_finished)
+    weights = None if begins_anew else find_weights(entry, run_dir, args.test_only)
     if weights is not None or checkpoint is not None:
         entry.get("kwargs", {}).pop("trained_parts", None)  # they would be overwritten, and their file may be gone
     models = {name: build_model(name, entry, device) for name, entry in config.data["models"].items()}
@@ -140,16 +141,14 @@ def from_where(checkpoint: dict[str, Any] | None) -> str:
     return f", on from stage {at['stage']}, epoch {at['epoch']}, step {at['steps'] + 1}"
 
 
-def find_weights(entry: dict, run_dir: Path, args: argparse.Namespace, is_finished: bool) -> Path | None:
-    """Returns the weights to start from: the run's own, else the config's src_ckpt, else none (an error in a test)."""
+def find_weights(entry: dict, run_dir: Path, are_needed: bool) -> Path | None:
+    """Returns the weights to start from: the run's own, else the config's src_ckpt, else none (an error if needed)."""
     own, source = run_dir / WEIGHTS, entry.get("src_ckpt")
-    if args.skip_ckpt and not is_finished:
-        return None
     if own.is_file():
         return own
     if source is not None and not Path(source).is_file():
         raise UserError(f"no weights at {own}, nor at {source}, the config's src_ckpt; --skip_ckpt trains from scratch")
-    if source is None and args.test_only:
+    if source is None and are_needed:
         raise UserError(f"nothing to test: no weights at {own}; train first")
     return None if source is None else Path(source)
 

@@ -36,7 +36,6 @@ def add_student(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one value of the config")
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: resources/runs/ plus the config's path")
     parser.add_argument("--device", default=default_device(), help="default: %(default)s")
-    parser.set_defaults(test_only=True, skip_ckpt=False)
 
 
 @exit_on_user_error
@@ -61,7 +60,7 @@ def weights_of(config: Config, args: argparse.Namespace) -> Path:
     """Returns the student's weights: the run's own, else the config's src_ckpt."""
     path = f"{student_path(config)}.src_ckpt"
     entry = {"src_ckpt": config.construct(path) if config.has(path) else None}
-    return find_weights(entry, args.run_dir or default_run_dir(args.config), args)
+    return find_weights(entry, args.run_dir or default_run_dir(args.config), are_needed=True)
 
 
 def output_paths(inputs: list[Path], folder: Path, suffix: str) -> list[Path]:
