@@ -20,6 +20,8 @@ from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
+from misc.bitstream import MAX_POSITIONS, BitstreamError
+from misc.errors import UserError
 from model.coding import Receiver, Sender
 from model.derived import Derived
 from model.layers import Magnitude, ResidualBlock
@@ -46,11 +48,13 @@ class EntropyModel(nn.Module):
         codec: CompressAI's latent codec.
         stride: of the hyper latent. A latent whose sides are no multiples is padded with its own edge, and cropped
             after decoding; the padding's bits are counted and sent.
+        max_positions: of a latent, padding included, that is coded or decoded; what a stranger's bytes may cost.
         transmission: how latents pass from sender to receiver; made of a codec.
     """
 
     codec: LatentCodec
     stride = 1
+    max_positions = MAX_POSITIONS
     transmission: Callable[[LatentCodec], Callable[..., Tensor]]
 
     def __init__(self):
@@ -72,10 +76,12 @@ class EntropyModel(nn.Module):
         """Returns one string per image of y (B, C, H, W); needs the coder's tables (`update()`).
 
         Raises:
+            BitstreamError: a latent of more than `max_positions`.
             ValueError: no tables, or a y that is not finite.
         """
+        self._padded_size(y.shape[-2:])
         if not torch.isfinite(y).all():
-            raise ValueError("the latent y holds infinities or NaN: there is nothing to send")
+            raise UserError("the latent y holds infinities or NaN: there is nothing to send")
         sender, padded = Sender(len(y)), self._padded(y.float())
         self._transmission_now()(sender, len(y), tuple(padded.shape[-2:]), padded)
         return sender.strings()
@@ -87,8 +93,8 @@ class EntropyModel(nn.Module):
         Raises:
             BitstreamError: strings that `compress` did not make with this model and size.
         """
+        padded = self._padded_size(size)
         receiver = Receiver(strings, next(self.parameters()).device)
-        padded = tuple(-(-side // self.stride) * self.stride for side in size)
         y_hat = self._transmission_now()(receiver, len(strings), padded, None)
         receiver.finish()
         return _cropped(y_hat, size)
@@ -96,6 +102,13 @@ class EntropyModel(nn.Module):
     def edge_parameters(self) -> int:
         """Returns the parameters of the networks that the device must run beside g_a."""
         return 0
+
+    def _padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (-(-side // self.stride) * self.stride for side in size)
+        if height * width > self.max_positions:
+            taken = f"{type(self).__name__} codes at most {self.max_positions:,} positions"
+            raise BitstreamError(f"a latent of {size[0]} x {size[1]} is too large: {taken}")
+        return height, width
 
     def _padded(self, y: Tensor) -> Tensor:
         bottom, right = (-side % self.stride for side in y.shape[-2:])
@@ -220,6 +233,7 @@ class JointAutoregressive(Hyperprior):
     """
 
     transmission = RasterTransmission
+    max_positions = 4096  # that of an image of 512 x 512: each position takes about a millisecond
 
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
         y_codec = RasterScanLatentCodec(

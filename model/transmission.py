@@ -117,7 +117,8 @@ class CheckerboardTransmission(ContextTransmission):
 
     def y_hat(self, line: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
         images, channels, height, width = params.shape
-        rows, columns = torch.meshgrid(*(torch.arange(side, device=params.device) for side in (height, width)))
+        rows = torch.arange(height, device=params.device)[:, None]
+        columns = torch.arange(width, device=params.device)
         y_hat = params.new_zeros(images, channels // 2, height, width)
         seen = torch.zeros_like(params)
         for parity in (0, 1):

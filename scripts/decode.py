@@ -14,12 +14,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.atomic import write_atomically
 from misc.bitstream import BitstreamError, read_packed
 from misc.config import compose_config
 from misc.deployment import load_server
 from misc.device import usable_device
 from misc.errors import exit_on_user_error
+from saliency_maps.writing import written
 from scripts.encode import add_student, output_paths, weights_of
 
 CLASSES = 5
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error}") from error
         if output:
-            write_atomically(output, npy(h_hat[0]))
+            with written(output) as file:
+                file.write(npy(h_hat[0]))
         print(f"{path}: {ranking(logits[0])}")
 
 

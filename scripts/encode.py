@@ -12,13 +12,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from main_classification_torchdistill import find_weights
-from misc.atomic import write_atomically
 from misc.config import Config, compose_config
 from misc.deployment import image_transform, load_edge, student_path
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import read_rgb
 from misc.run_folder import default_run_dir
+from saliency_maps.writing import written
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -51,8 +51,12 @@ def main(argv: list[str] | None = None) -> None:
     transform = image_transform(config)
     for path, output in zip(args.images, outputs, strict=True):
         x = transform(read_rgb(path))[None].to(device)
-        (stream,) = edge.encode(x)
-        write_atomically(output, stream)
+        try:
+            (stream,) = edge.encode(x)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        with written(output) as file:
+            file.write(stream)
         print(f"{path} -> {output}  {len(stream)} bytes")
 
 

@@ -115,6 +115,14 @@ def test_hostile_strings_give_a_bounded_latent_or_an_error(entropy_model, string
     assert torch.isfinite(y_hat).all() and y_hat.abs().max() < 2**14
 
 
+def test_a_latent_of_too_many_positions_is_neither_sent_nor_decoded(entropy_model):
+    size = (1, entropy_model.max_positions + (entropy_model.stride == 1))  # too large with its padding, if it has any
+    with pytest.raises(BitstreamError, match=r"is too large: .* codes at most"):
+        entropy_model.decompress([b""], size)
+    with pytest.raises(BitstreamError, match="is too large"):
+        entropy_model.compress(torch.zeros(1, 48, *size))
+
+
 def test_coding_follows_the_weights(entropy_model):
     y = 4 * torch.randn(1, 12, 8, 8)
     before = entropy_model.compress(y)
