@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     entry = trained_entry(config.data["models"])
     checkpoint = find_checkpoint(run_dir, config.resolved, args.seed) if args.resume else None
     is_finished = args.test_only or (args.resume and checkpoint is None and (run_dir / WEIGHTS).is_file())
-    begins_anew = checkpoint is not None or (args.skip_ckpt and not is_finished)
-    weights = None if begins_anew else find_weights(entry, run_dir, args.test_only)
+    needs_none = checkpoint is not None or (args.skip_ckpt and not is_finished)
+    weights = None if needs_none else find_weights(entry, run_dir, args.test_only)
     if weights is not None or checkpoint is not None:
         entry.get("kwargs", {}).pop("trained_parts", None)  # they would be overwritten, and their file may be gone
     models = {name: build_model(name, entry, device) for name, entry in config.data["models"].items()}

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.bitstream import BitstreamError
+from misc.bitstream import BitstreamError, read_packed
 from misc.config import compose_config
 from misc.deployment import load_server
 from misc.device import usable_device
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     device = usable_device(args.device)
     config = compose_config(args.config, args.set, mode="test")
     server = load_server(config, weights_of(config, args)).to(device)
-    originals = [path.read_bytes() for path in args.streams]
+    originals = [read_packed(path) for path in args.streams]
     for original in originals:
         server.latents([original])  # they must be sound
     torch.set_num_threads(1)

@@ -4,7 +4,7 @@
 
 Each is killed with SIGKILL at random moments, while it writes a file, and, of a training, while it validates. After
 every kill of the map generation, no map may be there in part. At the end the maps must be the same files, byte for
-byte, and the trained weights the same numbers, bit for bit. Works in a folder of its own, some 200 MB, on the CPU.
+byte, and the trained weights the same numbers, bit for bit. Works on the CPU, in a temporary folder.
 """
 
 import argparse
