@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder
+from misc.ranks import Ranks, joined_ranks, local_rank
 from saliency_maps.cam_prep.cam_methods import FULL_GRAD, SALIENCY_TYPES
 from saliency_maps.cam_prep.class_indices import class_indices, digest
 from saliency_maps.cam_prep.lock import locked
 from saliency_maps.cam_prep.map_output import FORMATS, MapOutput, check_disk
 from saliency_maps.cam_prep.map_run import batches_to_do, make_maps, shares
-from saliency_maps.cam_prep.ranks import joined_ranks, local_rank
 from saliency_maps.cam_prep.saliency import SaliencyMapper
 from saliency_maps.cam_prep.target_layers import TargetLayer, select_target_layers
 from saliency_maps.cam_prep.teacher import (
@@ -44,12 +45,20 @@ from saliency_maps.cam_prep.teacher import (
 from saliency_maps.map_folder import DTYPES, SETTINGS, dataset_identity, map_names, relative_image_names
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+# Ranks meet at the end of the whole data set, and their devices may differ in speed.
+PATIENCE = timedelta(days=2)
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_flags(args)
+    with joined_ranks(PATIENCE) as ranks:
+        make(args, ranks, argv)
+
+
+def make(args: argparse.Namespace, ranks: Ranks, argv: Sequence[str] | None) -> None:
+    """Makes this rank's share of the maps; the first rank opens and closes the output and reports."""
     device = usable_device(args.device, local_rank())
     share_cores()
     images, image_names = open_images(args)
@@ -64,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     outputs = map_outputs(args, settings, map_names(image_names))
 
-    with joined_ranks() as ranks, locked(args.output) if ranks.first else nullcontext():
+    with locked(args.output) if ranks.first else nullcontext():
         num_damaged = 0
         if ranks.first:
             num_damaged = sum(output.open() for output in outputs)
