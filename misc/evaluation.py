@@ -1,4 +1,7 @@
-"""Accuracy, through rounding while training and through real bytes in the test."""
+"""Accuracy, through rounding while training and through real bytes in the test.
+
+Where ranks share the images, each goes through its loader's part, and all get the results of the whole.
+"""
 
 import statistics
 import time
@@ -12,9 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchdistill.datasets.util import build_data_loader
 
+from misc.batch_shares import SomeBatches, shared
 from misc.bitstream import unpack
 from misc.cores import one_core
 from misc.progress import progress_bar
+from misc.ranks import ALONE, Ranks
 from model.split import SplitClassifier
 
 KILOBYTE = 1024  # as in the paper's code
@@ -23,14 +28,14 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def test_loader(config: dict) -> DataLoader:
-    """Returns the loader that a config's `test` describes."""
-    loader_config = config["test"]["test_data_loader"]
+def test_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
+    """Returns the loader that a config's `test` describes, with this rank's batches of it."""
+    loader_config = shared(config["test"]["test_data_loader"], SomeBatches, ranks)
     return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, loader: DataLoader, device: torch.device) -> dict[str, float]:
+def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE) -> dict[str, float]:
     """Returns top-1 in percent and, for a split classifier, the bits per image that its likelihoods estimate."""
     model.eval()
     correct = images = bits = 0.0
@@ -43,6 +48,7 @@ def validate(model: nn.Module, loader: DataLoader, device: torch.device) -> dict
             logits = model(x)
         correct += int((logits.argmax(1) == labels).sum())
         images += len(x)
+    correct, images, bits = ranks.sum([correct, images, bits])
     result = {"top1": 100 * correct / images}
     return {**result, "bits_per_image": bits / images} if isinstance(model, SplitClassifier) else result
 
@@ -73,25 +79,34 @@ class Accuracy:
         self.top1 += int(ranked[:, 0].sum())
         self.top5 += int(ranked.any(1).sum())
 
+    def of_all(self, ranks: Ranks) -> "Accuracy":
+        """Returns the counts of all ranks together."""
+        return Accuracy(*map(int, ranks.sum([self.images, self.top1, self.top5])))
+
     def percent(self) -> tuple[float, float]:
         return 100 * self.top1 / self.images, 100 * self.top5 / self.images
 
 
 @torch.inference_mode()
-def test_classifier(model: nn.Module, loader: DataLoader, device: torch.device, description: str) -> dict[str, float]:
+def test_classifier(
+    model: nn.Module, loader: DataLoader, device: torch.device, description: str, ranks: Ranks = ALONE
+) -> dict[str, float]:
     """Returns top-1 and top-5 in percent of an uncut or cut classifier."""
     model.eval()
     accuracy = Accuracy()
     with progress_bar(None, description, len(loader.dataset)) as bar:
         for x, targets, *_ in loader:
             accuracy.update(model(x.to(device)), labels_of(targets).to(device))
-            bar.update(len(x))
+            bar.update(len(x) * ranks.world_size)
+    accuracy = accuracy.of_all(ranks)
     top1, top5 = accuracy.percent()
     return {"images": accuracy.images, "top1": top1, "top5": top5}
 
 
 @torch.inference_mode()
-def test_student(student: SplitClassifier, loader: DataLoader, device: torch.device) -> dict[str, float]:
+def test_student(
+    student: SplitClassifier, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE
+) -> dict[str, float]:
     """Sends every image as real bytes and classifies what arrives.
 
     Needs the coder's tables (`update()`), which trained weights hold.
@@ -104,7 +119,7 @@ def test_student(student: SplitClassifier, loader: DataLoader, device: torch.dev
     """
     student.eval()
     accuracy = Accuracy()
-    strings, sent, bits = [], [], 0.0
+    strings, sent, bits, pixels = [], [], [], []
     with progress_bar(None, "student through bytes", len(loader.dataset)) as bar:
         for x, targets, *_ in loader:
             x, labels = x.to(device), labels_of(targets).to(device)
@@ -112,9 +127,11 @@ def test_student(student: SplitClassifier, loader: DataLoader, device: torch.dev
             accuracy.update(student.decode(streams), labels)
             strings += [len(unpack(stream).payload) for stream in streams]
             sent += map(len, streams)
-            bits += float(estimate(student, x)[1].sum())
-            bar.update(len(x))
-    pixels = x.shape[-2] * x.shape[-1]
+            bits.append(float(estimate(student, x)[1].sum()))
+            pixels.append(x.shape[-2] * x.shape[-1])
+            bar.update(len(x) * ranks.world_size)
+    accuracy = accuracy.of_all(ranks)
+    strings, sent, bits, (*_, pixels) = map(ranks.gather, (strings, sent, bits, pixels))
     top1, top5 = accuracy.percent()
     strings_kb = torch.tensor(strings, dtype=torch.float64) / KILOBYTE
     sent_kb = torch.tensor(sent, dtype=torch.float64) / KILOBYTE
@@ -129,7 +146,7 @@ def test_student(student: SplitClassifier, loader: DataLoader, device: torch.dev
         "sent_kb": float(sent_kb.mean()),
         "sent_kb_std": float(sent_kb.std(correction=0)),
         "bpp_bytes": float(strings_kb.mean()) * KILOBYTE * 8 / pixels,
-        "bpp_likelihood": bits / accuracy.images / pixels,
+        "bpp_likelihood": sum(bits) / accuracy.images / pixels,
         "edge_parameters": edge_parameters,
         "edge_kb": edge_kb,
         "edge_kb_times_data_kb": edge_kb * float(strings_kb.mean()),
