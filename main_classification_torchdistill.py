@@ -1,4 +1,7 @@
-"""Trains and tests classifiers and split classifiers from a YAML config, through torchdistill."""
+"""Trains and tests classifiers and split classifiers from a YAML config, through torchdistill.
+
+`torchrun --nproc_per_node N` in place of `python` shares every batch among N processes, with CUDA among N GPUs.
+"""
 
 import argparse
 import json
@@ -19,8 +22,9 @@ from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation import latency, results_table, test_classifier, test_loader, test_student
 from misc.models import build_model
+from misc.ranks import Ranks, joined_ranks, local_rank
 from misc.run_folder import CONFIG, check_resumable, default_run_dir, provenance, resume_run, start_run
-from misc.training import WEIGHTS, check_tails, check_training, train
+from misc.training import WEIGHTS, check_shares, check_tails, check_training, train
 from misc.weights import load_into
 from model.split import SplitClassifier, check_trained_parts
 
@@ -46,18 +50,30 @@ def get_argparser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    device = usable_device(args.device)
+    with joined_ranks() as ranks:
+        run(args, ranks)
+
+
+def run(args: argparse.Namespace, ranks: Ranks) -> None:
+    """Does what the arguments say, together with the other ranks."""
+    device = own_device(args.device, ranks)
     share_cores()
     run_dir = args.run_dir or default_run_dir(args.config)
     set_seed(args.seed)
-    config = load_config(args.config, args.set, mode_of(args))
+    mode = mode_of(args, ranks)
+    with ranks.first_ahead():
+        config = load_config(args.config, args.set, mode)
     if args.log_config:
         print(config.resolved)
     if args.dry_run:
         return try_out(config.data, device, args.seed)
+    if not args.test_only:
+        check_shares(config.data, ranks)
     check_teacher(config.data["models"].get("teacher_model"))
     entry = trained_entry(config.data["models"])
-    checkpoint = find_checkpoint(run_dir, config.resolved, args.seed) if args.resume else None
+    checkpoint = None
+    if args.resume:
+        checkpoint = ranks.from_first(lambda: find_checkpoint(run_dir, config.resolved, args.seed, ranks))
     is_finished = args.test_only or (args.resume and checkpoint is None and (run_dir / WEIGHTS).is_file())
     needs_none = checkpoint is not None or (args.skip_ckpt and not is_finished)
     weights = None if needs_none else find_weights(entry, run_dir, args.test_only)
@@ -71,18 +87,36 @@ def main(argv: list[str] | None = None) -> None:
     origin = provenance(args.seed)
     if not is_finished:
         check_training(config.data, models)
-        if checkpoint is None:
-            start_run(run_dir, config.resolved, args.seed)
+        ranks.wait()  # for those that still look into the run folder
+        if ranks.first:
+            open_run(run_dir, config.resolved, args.seed, checkpoint)
         else:
-            resume_run(run_dir, args.seed)
-        print(f"Training on {device} in {run_dir}{from_where(checkpoint)}", flush=True)
-        weights = train(config.data, models, device, run_dir, checkpoint, **origin)
+            set_seed(ranks.seed(args.seed))  # up to here the same, for the same weights
+        print(f"Training on {where(device, ranks)} in {run_dir}{from_where(checkpoint)}", flush=True)
+        weights = train(config.data, models, device, run_dir, checkpoint, ranks, **origin)
         print(f"Weights: {weights}")
-    test(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin})
+    test(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin}, ranks)
 
 
-def mode_of(args: argparse.Namespace) -> Mode:
+def own_device(name: str, ranks: Ranks) -> torch.device:
+    """Returns the device that this rank computes on."""
+    device = usable_device(name, local_rank())
+    if device.type == "cuda" and not ranks.alone:
+        if name != "cuda":
+            raise UserError(f"--device {name} is one device for {ranks.world_size} processes: write --device cuda")
+        torch.cuda.set_device(device)
+    return device
+
+
+def where(device: torch.device, ranks: Ranks) -> str:
+    """Says what computes."""
+    return str(device) if ranks.alone else f"{device.type} in {ranks.world_size} processes"
+
+
+def mode_of(args: argparse.Namespace, ranks: Ranks) -> Mode:
     """Returns how much of the config the run needs."""
+    if args.dry_run and not ranks.alone:
+        raise UserError("--dry_run takes one process: start it with python in place of torchrun")
     if args.test_only and args.skip_ckpt:
         raise UserError("--test_only with --skip_ckpt would test random weights: drop one of the two")
     if args.resume and (args.test_only or args.dry_run):
@@ -126,11 +160,24 @@ def trained_model(models: dict[str, nn.Module]) -> nn.Module:
     return models["student_model"] if "student_model" in models else models["model"]
 
 
-def find_checkpoint(run_dir: Path, resolved_config: str, seed: int) -> dict[str, Any] | None:
+def find_checkpoint(run_dir: Path, resolved_config: str, seed: int, ranks: Ranks) -> dict[str, Any] | None:
     """Returns where a killed run of this config and seed stands; None where there is none, or it has ended."""
     if (run_dir / CONFIG).is_file():
         check_resumable(run_dir, resolved_config, seed)
-    return read_checkpoint(run_dir)
+    checkpoint = read_checkpoint(run_dir)
+    processes = ranks.world_size if checkpoint is None else 1 + len(checkpoint.get("other_ranks", ()))
+    if processes != ranks.world_size:
+        numbers = f"the run has {processes}, now there are {ranks.world_size}"
+        raise UserError(f"--resume goes on with the same number of processes only: {numbers}")
+    return checkpoint
+
+
+def open_run(run_dir: Path, resolved_config: str, seed: int, checkpoint: dict[str, Any] | None) -> None:
+    """Opens the folder of a run that begins or goes on."""
+    if checkpoint is None:
+        start_run(run_dir, resolved_config, seed)
+    else:
+        resume_run(run_dir, seed)
 
 
 def from_where(checkpoint: dict[str, Any] | None) -> str:
@@ -154,20 +201,30 @@ def find_weights(entry: dict, run_dir: Path, are_needed: bool) -> Path | None:
 
 
 def test(
-    config: dict, models: dict[str, nn.Module], device: torch.device, student_only: bool, run_dir: Path, origin: dict
+    config: dict,
+    models: dict[str, nn.Module],
+    device: torch.device,
+    student_only: bool,
+    run_dir: Path,
+    origin: dict,
+    ranks: Ranks,
 ) -> None:
     """Tests on `config["test"]`, prints one table and writes it as test.json in the run folder."""
-    loader = test_loader(config)
+    loader = test_loader(config, ranks)
     results = {}
     if "teacher_model" in models and not student_only:
-        results["teacher"] = test_classifier(models["teacher_model"], loader, device, "teacher")
+        results["teacher"] = test_classifier(models["teacher_model"], loader, device, "teacher", ranks)
     trained = trained_model(models)
     if isinstance(trained, SplitClassifier):
         trained.update()
-        results["student"] = test_student(trained, loader, device)
-        results["latency"] = latency(trained, loader, device)
+        results["student"] = test_student(trained, loader, device, ranks)
+        if ranks.first:  # while the others wait
+            results["latency"] = latency(trained, loader, device)
+        ranks.wait()
     else:
-        results["model"] = test_classifier(trained, loader, device, "model")
+        results["model"] = test_classifier(trained, loader, device, "model", ranks)
+    if not ranks.first:
+        return
     for name in ("student", "model"):
         if "teacher" in results and name in results:
             results["predictive_loss"] = results["teacher"]["top1"] - results[name]["top1"]

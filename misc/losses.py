@@ -1,6 +1,7 @@
-"""Loss terms that torchdistill does not have; a config names them as criteria, everything is summed over the batch.
+"""Loss terms that torchdistill does not have; a config names them as criteria, most are summed over the batch.
 
-Plain head distillation needs none for its distortion: that is torch's MSELoss with reduction "sum".
+`reduction` says so, or that a term is a mean, as it does in torch's losses. Plain head distillation needs none for its
+distortion: that is torch's MSELoss with reduction "sum".
 """
 
 import math
@@ -23,6 +24,8 @@ class RateLoss(nn.Module):
         codec_path: module whose hooked output holds `likelihoods`.
     """
 
+    reduction = "sum"
+
     def __init__(self, codec_path: str = "entropy_model.codec"):
         super().__init__()
         self.codec_path = codec_path
@@ -40,6 +43,8 @@ class BppLoss(RateLoss):
         image_path: module whose hooked input is the image, (B, 3, H, W).
         codec_path: module whose hooked output holds `likelihoods`.
     """
+
+    reduction = "mean"
 
     def __init__(self, image_path: str = "encoder", codec_path: str = "entropy_model.codec"):
         super().__init__(codec_path)
@@ -59,6 +64,8 @@ class FeatureHint(nn.Module):
         teacher_path: module whose hooked output is (B, C, H, W).
         channels_last: the student's is, as a Swin's.
     """
+
+    reduction = "mean"
 
     def __init__(self, student_path: str, teacher_path: str, channels_last: bool = True):
         super().__init__()
@@ -92,6 +99,8 @@ class SaliencyWeightedDistortion(nn.Module):
     Raises:
         UserError: an unknown layout, or features of another.
     """
+
+    reduction = "sum"
 
     def __init__(
         self,

@@ -16,12 +16,16 @@ from torch.utils.tensorboard import SummaryWriter
 from torchdistill.core.distillation import DistillationBox, get_distillation_box
 from torchdistill.core.training import TrainingBox, get_training_box
 from torchdistill.datasets.util import build_data_loader
+from torchdistill.losses.registry import get_high_level_loss
 
 from misc.atomic import write_atomically
+from misc.batch_shares import PartOfEachBatch, SomeBatches, check_batches, shared
 from misc.checkpoint import random_state, remove_checkpoints, save_checkpoint, set_random_state
 from misc.errors import UserError, did_you_mean
 from misc.evaluation import validate
+from misc.mean_gradients import MeanGradients, check_terms, scale_sums
 from misc.progress import progress_bar
+from misc.ranks import ALONE, Ranks
 from misc.weights import digest, load_into, save_weights
 from model.backbone import Backbone
 from model.split import SplitClassifier
@@ -38,6 +42,7 @@ def train(
     device: torch.device,
     run_dir: Path,
     checkpoint: dict[str, Any] | None = None,
+    ranks: Ranks = ALONE,
     **facts: object,
 ) -> Path:
     """Trains `models["student_model"]`, or `models["model"]`, through every stage of `config["train"]`.
@@ -46,12 +51,16 @@ def train(
     stage goes on from the last ones. The last stage's best become the run's weights, with the coder's tables in them.
     A killed run that goes on from its checkpoint ends, on a CPU, with the same bits as one that was left alone.
 
+    Several ranks share every batch and make the steps of one, but for noise, augmentation and batch statistics, which
+    are of each rank's part; the first rank's statistics are what is validated and saved. Only the first writes.
+
     Args:
         config: as `misc.config` constructs it.
         models: by the config's names.
         device: where all of them are.
         run_dir: the run's folder.
         checkpoint: of the run that is to go on; None begins.
+        ranks: who trains; the models are made equal.
         **facts: kept in the weights' metadata beside the validation accuracy.
 
     Returns:
@@ -60,23 +69,37 @@ def train(
     Raises:
         UserError: a loss that is not finite, with stage, epoch, step and the terms' values.
     """
-    box = make_box(config, models, device)
+    box = make_box(config, models, device, ranks)
     trained = models.get("student_model", models.get("model"))
-    loop = TrainingLoop(box, config["train"], trained, device, run_dir)
+    loop = TrainingLoop(box, config["train"], trained, device, run_dir, ranks)
     if checkpoint is not None:
         loop.restore(checkpoint)
-    best = loop.run()
-    load_into(trained, best)
-    if isinstance(trained, SplitClassifier) and digest(trained.entropy_model) != loop.first["entropy_model"]:
-        trained.update(force=True, update_quantiles=True)
-    final = run_dir / WEIGHTS
-    save_weights(trained, final, loop.first.get("tail"), val_top1=round(loop.best_top1, 3), **facts)
-    remove_checkpoints(run_dir)
+    ranks.equalise(trained)
+    best, final = loop.run(), run_dir / WEIGHTS
+    if ranks.first:
+        load_into(trained, best)
+        if isinstance(trained, SplitClassifier) and digest(trained.entropy_model) != loop.first["entropy_model"]:
+            trained.update(force=True, update_quantiles=True)
+        save_weights(trained, final, loop.first.get("tail"), val_top1=round(loop.best_top1, 3), **facts)
+        remove_checkpoints(run_dir)
+    ranks.wait()
+    if not ranks.first:
+        load_into(trained, final)
     return final
 
 
-def make_box(config: dict, models: dict[str, nn.Module], device: torch.device) -> DistillationBox | TrainingBox:
-    common = (config["datasets"], config["train"], device, None, False, 1)
+def make_box(
+    config: dict, models: dict[str, nn.Module], device: torch.device, ranks: Ranks = ALONE
+) -> DistillationBox | TrainingBox:
+    """Returns torchdistill's box; where ranks share the training, the config's loaders become this rank's."""
+    accelerator = None
+    if not ranks.alone:
+        # torchdistill wraps a model in DistributedDataParallel on CUDA alone, where the aux loss's backward breaks it.
+        accelerator = MeanGradients(device, ranks)
+        for stage in stages_of(config["train"]):
+            stage["train_data_loader"] = shared(stage["train_data_loader"], PartOfEachBatch, ranks)
+            stage["val_data_loader"] = shared(stage["val_data_loader"], SomeBatches, ranks)
+    common = (config["datasets"], config["train"], device, None, False, 1, accelerator)
     if "teacher_model" in models:
         # torchdistill leaves the teacher in the mode it was given in; frozen batch statistics are part of the teacher.
         models["teacher_model"].eval()
@@ -92,6 +115,8 @@ EPOCH_BEGINNING = {"steps": 0, "seconds": 0.0, "totals": {}}
 class TrainingLoop:
     """One run: epochs, steps, validation, log lines, events, the best weights of each stage, checkpoints.
 
+    All ranks go through it alike; what is written, the first writes.
+
     Attributes:
         at: where the run stands, in plain values: stage and epoch, from 1; the steps taken in that epoch, its seconds
             and the sums of its losses so far; the steps of the whole run; the rows of its history.
@@ -105,6 +130,7 @@ class TrainingLoop:
     trained: nn.Module
     device: torch.device
     run_dir: Path
+    ranks: Ranks = ALONE
     best_top1: float = -math.inf
     at: dict[str, Any] = field(default_factory=lambda: {**BEGINNING, **EPOCH_BEGINNING})
     terms: dict[str, float] = field(default_factory=dict)
@@ -115,8 +141,11 @@ class TrainingLoop:
     def __post_init__(self):
         if isinstance(self.trained, SplitClassifier):
             self.first = {part: digest(getattr(self.trained, part)) for part in ("tail", "entropy_model")}
-        self.events = SummaryWriter(self.run_dir / "events")
+        self.events = self.open_events()
         self.saved = time.monotonic()
+
+    def open_events(self, purge_step: int | None = None) -> SummaryWriter | None:
+        return SummaryWriter(self.run_dir / "events", purge_step=purge_step) if self.ranks.first else None
 
     def run(self) -> Path:
         """Runs all stages that are left; returns the path of the last stage's best weights."""
@@ -126,7 +155,8 @@ class TrainingLoop:
             self.save()
         for stage_config in stages[self.at["stage"] - 1 :]:
             self.run_stage(stage_config)
-        self.events.close()
+        if self.ranks.first:
+            self.events.close()
         return self.best_of(len(stages))
 
     def best_of(self, stage: int) -> Path:
@@ -135,6 +165,7 @@ class TrainingLoop:
     def run_stage(self, stage_config: dict) -> None:
         """Trains what is left of a stage of `stage_config["num_epochs"]` epochs."""
         stage, epochs, loader = self.at["stage"], stage_config["num_epochs"], self.box.train_data_loader
+        scale_sums(self.box.criterion, self.ranks)
         record_terms(self.box.criterion, self.terms)
         check_steps(f"stage {stage}", len(loader) * epochs, self.box.lr_scheduler)
         done = (self.at["epoch"] - 1) * len(loader.sampler)
@@ -143,9 +174,11 @@ class TrainingLoop:
                 self.box.pre_epoch_process(epoch=epoch)
                 freeze_statistics(self.trained)
                 means = self.run_epoch(f"stage {stage}, epoch {epoch}", stage_config.get("autocast"), bar)
+                self.ranks.equalise(self.trained)  # batch statistics are each rank's own
                 with torch.random.fork_rng(devices=[]):  # a loader draws a seed, even where nothing needs one
-                    val = validate(self.trained, self.box.val_data_loader, self.device)
-                self.report(bar, f"stage {stage} epoch {epoch}/{epochs}", means, val)
+                    val = validate(self.trained, self.box.val_data_loader, self.device, self.ranks)
+                if self.ranks.first:
+                    self.report(bar, f"stage {stage} epoch {epoch}/{epochs}", means, val)
                 self.keep_best(self.best_of(stage), val["top1"])
                 # At the end of a stage it moves the box on, to the next stage's models, data and loss.
                 self.box.post_epoch_process(metrics=val["top1"])
@@ -166,10 +199,10 @@ class TrainingLoop:
             seconds = earlier + time.perf_counter() - start
             self.at |= {"steps": self.at["steps"] + 1, "all_steps": self.at["all_steps"] + 1}
             self.at |= {"totals": totals, "seconds": seconds}
-            if self.at["all_steps"] % LOG_EVERY == 0:
+            if self.ranks.first and self.at["all_steps"] % LOG_EVERY == 0:
                 self.write_events("train", {"loss": loss, **self.terms})
-            bar.update(len(x))
-            if time.monotonic() - self.saved > CHECKPOINT_EVERY and self.at["steps"] < len(self.box.train_data_loader):
+            bar.update(len(x) * self.ranks.world_size)
+            if self.at["steps"] < len(self.box.train_data_loader) and self.is_time_to_save():
                 self.save()
         return {name: total / self.at["steps"] for name, total in self.at["totals"].items()}
 
@@ -183,20 +216,31 @@ class TrainingLoop:
             return iter(loader)
         batches = iter(loader)
         for _ in range(self.at["steps"]):
-            bar.update(len(next(batches)[0]))
+            bar.update(len(next(batches)[0]) * self.ranks.world_size)
         set_random_state(self.now)
         return batches
 
+    def is_time_to_save(self) -> bool:
+        """Asks all ranks' clocks: they must save together."""
+        return self.ranks.mean([time.monotonic() - self.saved])[0] > CHECKPOINT_EVERY
+
     def save(self) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint; besides random numbers, the first rank's state is everybody's."""
+        random_states = self.ranks.gather([{"epoch_began": self.epoch_began, "now": random_state()}])
+        if self.ranks.first:
+            self.write_checkpoint(*random_states)
+        self.saved = time.monotonic()
+
+    def write_checkpoint(self, own: dict[str, Any], *others: dict[str, Any]) -> None:
+        """Writes a checkpoint with the random states of this rank and the others."""
         box = self.box
         parameters = [parameter for group in box.optimizer.param_groups for parameter in group["params"]]
         state = {
             "at": self.at,
             "best_top1": self.best_top1,
             "first": self.first,
-            "epoch_began": self.epoch_began,
-            "now": random_state(),
+            **own,
+            "other_ranks": others,
             "model": self.trained.state_dict(),
             "optimizer": box.optimizer.state_dict(),
             "scheduler": box.lr_scheduler.state_dict() if box.lr_scheduler is not None else None,
@@ -204,19 +248,15 @@ class TrainingLoop:
             "batches_since_stage": box.stage_grad_count,
         }
         save_checkpoint(self.run_dir, state)
-        self.saved = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes the loop, and the box that was just made, to where `save` was called."""
         box, stages = self.box, stages_of(self.train_config)
         self.at, self.best_top1, self.first = state["at"], state["best_top1"], state["first"]
-        self.epoch_began, self.now = state["epoch_began"], state["now"]
-        history = self.run_dir / "history.jsonl"
-        if history.is_file():
-            rows = history.read_bytes().splitlines(keepends=True)
-            write_atomically(history, b"".join(rows[: self.at["rows"]]))
-        self.events.close()
-        self.events = SummaryWriter(self.run_dir / "events", purge_step=self.at["all_steps"] + 1)
+        own = state if self.ranks.first else state["other_ranks"][self.ranks.rank - 1]
+        self.epoch_began, self.now = own["epoch_began"], own["now"]
+        if self.ranks.first:
+            self.take_back_rows()
         if self.at["stage"] > len(stages):
             return
         for _ in range(self.at["stage"] - 1):
@@ -232,12 +272,21 @@ class TrainingLoop:
         box.stage_grad_count = state["batches_since_stage"]
         set_random_state(self.epoch_began if self.at["steps"] else self.now)
 
+    def take_back_rows(self) -> None:
+        """Takes back what was written of steps that are made again."""
+        history = self.run_dir / "history.jsonl"
+        if history.is_file():
+            rows = history.read_bytes().splitlines(keepends=True)
+            write_atomically(history, b"".join(rows[: self.at["rows"]]))
+        self.events.close()
+        self.events = self.open_events(purge_step=self.at["all_steps"] + 1)
+
     def take_step(self, x: Tensor, targets: object, supp_dict: dict, autocast: str | None, place: str) -> float:
         """One forward, backward and update; the aux loss of the entropy bottlenecks reaches their quantiles alone."""
         context = torch.autocast(self.device.type, getattr(torch, autocast)) if autocast else nullcontext()
         with context:
             loss = self.box.forward_process(x, targets, supp_dict)
-        value = float(loss.detach())
+        value = self.of_whole_batch(float(loss.detach()))
         if not math.isfinite(value):
             terms = ", ".join(f"{name} {term:g}" for name, term in self.terms.items())
             raise UserError(
@@ -249,6 +298,12 @@ class TrainingLoop:
                 aux_loss.backward()
         self.box.post_forward_process(loss=loss)
         return value
+
+    def of_whole_batch(self, loss: float) -> float:
+        """Returns the loss of all ranks' parts together, and makes `terms` its terms."""
+        loss, *terms = self.ranks.mean([loss, *self.terms.values()])
+        self.terms.update(zip(self.terms, terms, strict=True))
+        return loss
 
     def report(self, bar, place: str, means: dict[str, float], val: dict[str, float]) -> None:
         """Writes one line per epoch, and the same numbers as history and TensorBoard events."""
@@ -273,7 +328,8 @@ class TrainingLoop:
     def keep_best(self, path: Path, top1: float) -> None:
         if top1 >= self.best_top1:
             self.best_top1 = top1
-            save_weights(self.trained, path, self.first.get("tail"), val_top1=round(top1, 3))
+            if self.ranks.first:
+                save_weights(self.trained, path, self.first.get("tail"), val_top1=round(top1, 3))
 
 
 def stages_of(train_config: dict) -> list[dict]:
@@ -292,6 +348,21 @@ def check_tails(models: dict[str, nn.Module]) -> None:
     both_cut = isinstance(teacher, Backbone) and isinstance(student, SplitClassifier)
     if both_cut and digest(teacher.tail) != digest(student.tail):
         raise UserError("teacher_model and the student's backbone have different tails: give both the same weights")
+
+
+def check_shares(config: dict, ranks: Ranks) -> None:
+    """Finds, before anything is built, what several ranks cannot share.
+
+    Raises:
+        UserError: a stage's batches, or a term of its loss.
+    """
+    if ranks.alone:
+        return
+    for number, stage in enumerate(stages_of(config["train"]), 1):
+        loader = stage["train_data_loader"]
+        num_images = len(config["datasets"][loader["dataset_id"]])
+        check_batches(f"stage {number}, train_data_loader", loader, num_images, ranks)
+        check_terms(f"stage {number}, criterion", get_high_level_loss(stage["criterion"]))
 
 
 def check_training(config: dict, models: dict[str, nn.Module]) -> None:
