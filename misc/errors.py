@@ -5,8 +5,10 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import TypeVar
 
 MAX_CHOICES = 20
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -31,16 +33,16 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; the nearest there is '{near[0]}'" if near else "; there is none"
 
 
-def exit_on_user_error(main: Callable[..., None]) -> Callable[..., None]:
+def exit_on_user_error(main: Callable[..., T]) -> Callable[..., T]:
     """Decorates a command's `main`: a UserError becomes one line on stderr and exit code 2.
 
     A DataLoader worker re-raises with its traceback in front of the message, hence the last line only.
     """
 
     @functools.wraps(main)
-    def run(*args, **kwargs) -> None:
+    def run(*args, **kwargs) -> T:
         try:
-            main(*args, **kwargs)
+            return main(*args, **kwargs)
         except UserError as error:
             message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
             print(f"error: {message}", file=sys.stderr)
