@@ -1,6 +1,10 @@
 """The whole job at the smallest size: maps, two training stages, test through bytes; and a user's mistakes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  slow to import: not within a test
 from torchdistill.core.distillation import DistillationBox
 from torchdistill.models.registry import get_model
@@ -25,6 +30,7 @@ from misc.weights import load_into, read_facts, save_weights
 from model.backbone import create_timm_model
 from model.split import SplitClassifier
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps
+from scripts.benchmark_ranks import in_processes, measure
 
 ARCHITECTURES = {
     "resnet": {"name": "resnet18", "layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]},
@@ -242,6 +248,119 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
     assert "--resume goes on with the same config only: line" in line and "9" in line
     line = failure(capsys, [*arguments("killed"), "--seed", "1"])
     assert "the run has 0, now it is 1" in line
+
+
+def in_two_processes(arguments: list[str]) -> subprocess.CompletedProcess:
+    """Runs the command under torchrun."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = str(ROOT / "main_classification_torchdistill.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*torchrun, script, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def table_of(printed: str) -> list[str]:
+    """Returns the test's table but for its times."""
+    rows = printed.split("Test on")[1].split("Results")[0].splitlines()
+    return [row for row in rows if "encode / decode" not in row]
+
+
+def test_two_processes_train_in_one_folder_and_test_as_one_does(command, tmp_path, capsys):
+    run, loader = tmp_path / "run", "train.stage1.train_data_loader.kwargs"
+    settings = [f"{loader}={{batch_size: 20, num_workers: 0, drop_last: true}}", "train.stage1.num_epochs=2"]
+    settings += ["test.test_data_loader.kwargs={batch_size: 7, num_workers: 0}"]
+    settings += ["train.stage1.val_data_loader.kwargs={batch_size: 7, num_workers: 0}"]
+    arguments = command("phd_resnet", "--run_dir", str(run), *(part for one in settings for part in ("--set", one)))
+    done = in_two_processes([*arguments, "--skip_ckpt", "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert "Training on cpu in 2 processes" in done.stdout
+    assert (
+        done.stdout.count("Training on") == done.stdout.count("stage 1 epoch 2/2") == done.stdout.count("Test on") == 1
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert len((run / "history.jsonl").read_text().splitlines()) == 2
+    assert len(list((run / "events").iterdir())) == 1 and not list(run.glob("checkpoint*"))
+    shared = json.loads((run / "test.json").read_text())
+
+    main([*arguments, "--test_only"])
+    alone = json.loads((run / "test.json").read_text())
+    assert table_of(done.stdout) == table_of(capsys.readouterr().out)
+    assert all(shared[name] == alone[name] for name in ("teacher", "student", "predictive_loss"))
+
+
+def test_a_batch_that_processes_do_not_divide_is_one_line(command, tmp_path, capfd):
+    arguments = command("phd_resnet", "--run_dir", str(tmp_path / "run"), "--set", "batch_size=15")
+    with pytest.raises(ChildFailedError):
+        in_processes(2, main, arguments, start_method="fork")
+    out, err = capfd.readouterr()
+    assert "error: stage 1, train_data_loader: batch_size is of the whole batch" in err and err.count("error: ") == 1
+    assert not out and not (tmp_path / "run").exists()
+
+
+def main_until_killed(arguments: list[str], step: int) -> None:
+    """Runs the command and kills the second rank before a step."""
+    take_step, taken = TrainingLoop.take_step, []
+
+    def counting(loop: TrainingLoop, *args) -> float:
+        taken.append(loop)
+        if len(taken) == step and not loop.ranks.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take_step(loop, *args)
+
+    TrainingLoop.take_step = counting
+    training.CHECKPOINT_EVERY = 0
+    main(arguments)
+
+
+def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(command, tmp_path, capfd):
+    loader = "train.stage1.train_data_loader.kwargs"
+    settings = [f"{loader}={{batch_size: 10, num_workers: 1, drop_last: true}}", "train.stage1.num_epochs=1"]
+    more = ["--skip_ckpt", "--resume", "--student_only", *(part for one in settings for part in ("--set", one))]
+    whole, killed = (command("phd_resnet", "--run_dir", str(tmp_path / name), *more) for name in ("whole", "killed"))
+    in_processes(2, main, whole, start_method="fork")
+    with pytest.raises(ChildFailedError):
+        in_processes(2, main_until_killed, killed, 3, start_method="fork")
+    capfd.readouterr()
+    assert "the same number of processes only: the run has 2, now there are 1" in failure(capfd, killed)
+    in_processes(2, main, killed, start_method="fork")
+    assert "on from stage 1, epoch 1, step 3" in capfd.readouterr().out
+    first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+MEANS = """
+train:
+  stage1:
+    student:
+      forward_hook: {input: [encoder]}
+    criterion:
+      kwargs:
+        sub_terms:
+          mean_distortion:
+            criterion: {key: MSELoss, kwargs: {}}
+            criterion_wrapper:
+              key: SimpleLossWrapper
+              kwargs:
+                input: {is_from_teacher: false, module_path: decoder, io: output}
+                target: {is_from_teacher: true, module_path: head, io: output}
+            weight: 1.0e+5
+          bits_per_pixel:
+            criterion: {key: BppLoss, kwargs: {}}
+            weight: 1.0e+4
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(command, tmp_path):
+    """Beside the sums over the batch, distortion and rate, there are means that weigh about as much."""
+    (tmp_path / "means.yaml").write_text(MEANS)
+    config = tmp_path / "sums_and_means.yaml"
+    config.write_text(f"base: [{ROOT}/config/quickstart/phd_resnet_hyperprior.yaml, means.yaml]")
+    settings = [value for flag, value in pairwise(command("phd_resnet_hyperprior")) if flag == "--set"]
+    one = measure(str(config), settings, "cpu", 1)
+    first, second = in_processes(2, measure, str(config), settings, "cpu", 1, start_method="fork")
+    assert np.array_equal(first.gradients, second.gradients)
+    assert np.abs(first.gradients - one.gradients).max() < 1e-5 * np.abs(one.gradients).max()
 
 
 def test_stage_one_sends_no_gradient_to_the_tail_and_none_of_the_loss_to_the_quantiles(command, tmp_path, monkeypatch):
