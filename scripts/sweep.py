@@ -4,6 +4,11 @@ A sweep file lists groups; a group is the product of its configs, the values und
 
     output: resources/sweeps/priors         # run folders and logs, relative to the repository root
     results: results/priors.csv             # one row per run, relative to the repository root
+    maps:                                   # folders of saliency maps, made in front of the first run that needs them
+      resources/saliency_maps/digits/train: # the map_root of such a run
+        config: phd_resnet.yaml             # flags of saliency_maps/cam_prep/cam_map_generation.py, without --output
+        input: resources/datasets/digits/train
+        mix_layers: true
     groups:
       - method: head distillation           # what the rows are called in tables and plots (default: the config's name)
         configs: [phd_resnet.yaml]          # relative to the sweep file
@@ -18,13 +23,15 @@ A sweep file lists groups; a group is the product of its configs, the values und
 A sweep given again goes on, also in the middle of a run: one is made anew only where its config, its seed or another
 run's weights that it begins with have changed since, or where its test is missing. Runs begin from scratch, or from
 what `after` or their config's `trained_parts` names; a group begins when those before it have ended. What was not run
-has a row too, which says so. A run that fails is reported at the end, after the others, and makes the exit code 1.
+has a row too, which says so. A run that fails, or whose maps fail, is reported at the end, after the others, and makes
+the exit code 1.
 Training is timed with `--jobs` runs on the machine, encoding and decoding at the end, one student at a time.
 """
 
 import argparse
 import csv
 import fnmatch
+import functools
 import io
 import itertools
 import json
@@ -47,6 +54,7 @@ from misc.evaluation import KILOBYTE, latency, test_loader
 from misc.models import load_student
 from misc.progress import progress_bar
 from misc.run_folder import CONFIG, FACTS, ROOT
+from misc.sweep_maps import Maps, maps_of, read_maps
 
 GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
@@ -105,18 +113,24 @@ def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     sweep, groups = read_sweep(args.sweep)
     runs = [run for group in groups for run in group]
-    for run in runs:
-        compose_config(run.config, run.overrides)  # a mistake in the last run shows before the first
+    needs = needed_maps(runs, read_maps(sweep.get("maps", {}), args.sweep))
     groups = [[run for run in group if fnmatch.fnmatchcase(run.name, args.only)] for group in groups]
     chosen = [run for group in groups for run in group]
     if not chosen:
         raise UserError(f"--only {args.only} names none of the {len(runs)} runs{did_you_mean(args.only, names(runs))}")
     failed = []
+    make_maps = functools.cache(lambda maps: maps.make(args.device))
     with ThreadPoolExecutor(args.jobs) as pool, progress_bar(None, "sweep", len(chosen), unit="runs") as bar:
         for group in groups:
-            for run, succeeded in pool.map(lambda run: (run, run.is_done() or make(run, args.device)), group):
+            lacking = [run for run in group if needs[run] and not run.is_done() and not make_maps(needs[run])]
+            for run in lacking:
+                failed.append(f"{run.name} (its maps)")
+                bar.write(f"{run.name}: not begun, as its maps failed: {needs[run].folder}")
+                bar.update()
+            ready = [run for run in group if run not in lacking]
+            for run, succeeded in pool.map(lambda run: (run, run.is_done() or make(run, args.device)), ready):
                 if not succeeded:
-                    failed.append(run)
+                    failed.append(run.name)
                     bar.write(f"{run.name}: failed, see {log_of(run)}")
                 bar.update()
                 write_rows(ROOT / sweep["results"], [row_of(run) for run in runs])
@@ -127,12 +141,28 @@ def main(argv: list[str] | None = None) -> None:
     write_rows(ROOT / sweep["results"], rows)
     print(f"{table(rows)}\n\nResults: {ROOT / sweep['results']}")
     if failed:
-        print(f"{len(failed)} of {len(chosen)} runs failed: {', '.join(names(failed))}", file=sys.stderr)
+        print(f"{len(failed)} of {len(chosen)} runs failed: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)
 
 
 def names(runs: Sequence[Run]) -> list[str]:
     return [run.name for run in runs]
+
+
+def needed_maps(runs: Sequence[Run], all_maps: Sequence[Maps]) -> dict[Run, Maps | None]:
+    """Returns the maps that each run needs; a mistake in the last one's config shows before the first is made.
+
+    Raises:
+        UserError: a config with a mistake, or one whose maps the sweep file does not name.
+    """
+    needs = {}
+    for run in runs:
+        config = compose_config(run.config, run.overrides)
+        try:
+            needs[run] = maps_of(config, all_maps)
+        except UserError as error:
+            raise UserError(f"{run.name}: {error}") from None
+    return needs
 
 
 def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
@@ -142,8 +172,8 @@ def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
         UserError: a file that is missing, malformed, or names unknown keys.
     """
     sweep = read_plain(path)
-    if set(sweep) != {"output", "results", "groups"}:
-        raise UserError(f"{path}: a sweep holds 'output', 'results' and 'groups' (and nothing else)")
+    if set(sweep) - {"maps"} != {"output", "results", "groups"}:
+        raise UserError(f"{path}: a sweep holds 'output', 'results', 'groups' and perhaps 'maps' (and nothing else)")
     groups: list[list[Run]] = []
     for group in sweep["groups"]:
         groups.append(list(runs_of(group, path, ROOT / sweep["output"], list(itertools.chain(*groups)))))

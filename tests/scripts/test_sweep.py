@@ -10,6 +10,8 @@ from misc.config import compose_config
 from misc.digits_on_photographs import write_data_set
 from misc.errors import UserError
 from misc.run_folder import ROOT
+from misc.sweep_maps import Maps, read_maps
+from saliency_maps.map_folder import MapFolder
 from scripts import sweep
 
 TINY = {
@@ -21,9 +23,9 @@ TINY = {
 
 @pytest.fixture
 def write(tmp_path):
-    def write(groups: list[dict]) -> Path:
+    def write(groups: list[dict], **others) -> Path:
         path = tmp_path / "sweep.yaml"
-        content = {"output": str(tmp_path / "runs"), "results": str(tmp_path / "rows.csv"), "groups": groups}
+        content = {"output": str(tmp_path / "runs"), "results": str(tmp_path / "rows.csv"), "groups": groups, **others}
         path.write_text(json.dumps(content))
         return path
 
@@ -65,6 +67,102 @@ def test_mistakes_are_named(write, groups, message):
         sweep.read_sweep(write(groups))
 
 
+def test_maps_are_made_in_front_of_the_first_chosen_run_that_needs_them(write, tmp_path, monkeypatch, capsys):
+    done = []
+
+    def make_maps(maps, device):
+        done.append(maps.folder.name)
+        return maps.folder.name != "broken"
+
+    monkeypatch.setattr(Maps, "make", make_maps)
+    monkeypatch.setattr(sweep, "make", lambda run, device: done.append(run.name) or True)
+    guided = {"configs": [str(ROOT / "config/quickstart/sg_resnet.yaml")]}
+    plain = {"configs": [str(ROOT / "config/quickstart/phd_resnet.yaml")], "set": {"lmbda": [0.1, 0.2]}}
+    roots = {name: str(tmp_path / name) for name in ("first", "broken", "unused")}
+    groups = [
+        plain,
+        {**guided, "name": "guided", "set": {"map_root": roots["first"]}, "seeds": [0, 1]},
+        {**guided, "name": "unmade", "set": {"map_root": roots["broken"]}, "seeds": [0, 1]},
+        {**guided, "name": "more", "set": {"map_root": roots["first"]}},
+    ]
+    path = write(groups, maps={root: {"config": "a.yaml", "input": "images"} for root in roots.values()})
+    with pytest.raises(SystemExit):
+        sweep.main([str(path)])
+    runs = ["phd_resnet-0.1", "phd_resnet-0.2", "first", "guided-seed0", "guided-seed1", "broken", "more"]
+    assert done == runs
+    said = capsys.readouterr()
+    assert f"unmade-seed1: not begun, as its maps failed: {tmp_path / 'broken'}" in said.out + said.err
+    assert "2 of 7 runs failed: unmade-seed0 (its maps), unmade-seed1 (its maps)" in said.err
+    done.clear()
+    sweep.main([str(path), "--only", "phd_*"])
+    assert done == ["phd_resnet-0.1", "phd_resnet-0.2"]
+    done.clear()
+    monkeypatch.setattr(sweep.Run, "is_done", lambda run: run.name.startswith("guided"))
+    monkeypatch.setattr(sweep, "row_of", lambda run: {"run": run.name, "images": "not run"})
+    monkeypatch.setattr(sweep, "time_student", lambda run, device: None)
+    sweep.main([str(path), "--only", "guided*"])
+    assert done == []
+
+
+def test_maps_are_flags_by_folder(tmp_path):
+    flags = {"config": "a.yaml", "input": "images", "mix_layers": True, "eigen_smooth": False, "num_workers": 0}
+    (maps,) = read_maps({"resources/maps/../here": flags}, tmp_path / "sweep.yaml")
+    assert maps.folder == ROOT / "resources/here"
+    assert maps.arguments == (
+        f"--config={tmp_path / 'a.yaml'}",
+        "--input=images",
+        "--mix_layers",
+        "--num_workers=0",
+        f"--output={ROOT / 'resources/here'}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"mix_layer": True}, "unknown flag 'mix_layer' of the maps m; did you mean 'mix_layers'"),
+        ({"output": "n"}, "unknown flag 'output'"),
+        ({"saliency_type": "GradCAM++"}, "the maps m: argument --saliency_type: invalid choice: 'GradCAM\\+\\+'"),
+        ({"target_dim": 28}, "the maps m: --target_dim sets the side of the maps of --patch_cam: give both"),
+        ({"model": "a"}, "the maps m: argument --model: not allowed with argument --config"),
+    ],
+)
+def test_mistakes_in_maps_are_named(tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        read_maps({"m": {"config": "a.yaml", "input": "images", **flags}}, tmp_path / "sweep.yaml")
+
+
+def test_maps_that_are_no_mapping_or_do_not_name_a_runs_folder_are_refused(write, tmp_path, capsys):
+    with pytest.raises(UserError, match="'maps' holds folders"):
+        read_maps(["m"], tmp_path / "sweep.yaml")
+    group = {"configs": [str(ROOT / "config/quickstart/sg_resnet.yaml")], "set": {"map_root": "/maps/one"}}
+    path = write([group], maps={"/maps/ones": {"config": "a.yaml", "input": "images"}})
+    with pytest.raises(SystemExit):
+        sweep.main([str(path)])
+    expected = "sg_resnet: 'maps' does not name its map_root /maps/one; did you mean '/maps/ones'?"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_repositorys_sweep_makes_every_map_that_it_needs():
+    path = ROOT / "config/tiny_imagenet/sweep.yaml"
+    content, groups = sweep.read_sweep(path)
+    all_maps = read_maps(content["maps"], path)
+    runs = [run for group in groups for run in group if run.config.stem == "guided_resnet"][::3]
+    assert set(sweep.needed_maps(runs, all_maps).values()) == set(all_maps)
+
+
+@pytest.mark.slow
+def test_maps_are_made(tmp_path):
+    write_data_set(tmp_path / "digits", num_train=10, num_val=10)
+    config = str(ROOT / "config/quickstart/sg_resnet.yaml")
+    flags = {"config": config, "input": str(tmp_path / "digits/train"), "patch_cam": True}
+    (maps,) = read_maps({str(tmp_path / "maps"): flags}, tmp_path / "sweep.yaml")
+    assert maps.make("cpu")
+    assert len(MapFolder(maps.folder).names) == MapFolder(maps.folder).manifest["num_maps"] == 10
+    (others,) = read_maps({str(tmp_path / "maps"): {**flags, "target_dim": 14}}, tmp_path / "sweep.yaml")
+    assert not others.make("cpu")  # the folder holds maps of other settings
+
+
 def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
     source, folder = tmp_path / "sweeps" / "s" / "first" / "weights.safetensors", tmp_path / "sweeps" / "s" / "second"
     parts = f"models.student_model.kwargs.trained_parts.weights_path={source}"
@@ -90,7 +188,7 @@ def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text("runs: []")
-    with pytest.raises(UserError, match="holds 'output', 'results' and 'groups'"):
+    with pytest.raises(UserError, match="holds 'output', 'results', 'groups' and perhaps 'maps'"):
         sweep.read_sweep(tmp_path / "sweep.yaml")
 
 
