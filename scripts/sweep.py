@@ -18,6 +18,7 @@ A sweep file lists groups; a group is the product of its configs, the values und
         seeds: [0]                          # default
       - configs: [finetune_resnet.yaml]
         after: [phd_resnet-*]               # one run for each of these earlier ones, whose weights it begins with
+        inherit: [lmbda]                    # what each of them had under `set` (default: nothing)
         name: tuned                         # what the runs are called (default: the config's name)
 
 A sweep given again goes on, also in the middle of a run: one is made anew only where its config, its seed or another
@@ -56,7 +57,7 @@ from misc.progress import progress_bar
 from misc.run_folder import CONFIG, FACTS, ROOT
 from misc.sweep_maps import Maps, maps_of, read_maps
 
-GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
+GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after", "inherit")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
 NOT_RUN = "not run"
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
@@ -191,13 +192,15 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
     list in the group.
 
     Raises:
-        UserError: no configs, an unknown key, or no such earlier run.
+        UserError: no configs, an unknown key, no such earlier run, or one without what is to be inherited.
     """
     if "configs" not in group:
         raise UserError(f"{path}: a group has no 'configs'")
     for key in group:
         if key not in GROUP_KEYS:
             raise UserError(f"{path}: unknown key '{key}' in a group{did_you_mean(key, GROUP_KEYS)}")
+    if "inherit" in group and "after" not in group:
+        raise UserError(f"{path}: a group has 'inherit' without 'after', the runs to inherit from")
     lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
     settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
     seeds = group.get("seeds", [0])
@@ -212,6 +215,7 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
         )
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
         if source:
+            overrides = (*inherited(group, source, path), *overrides)
             weights = (source.folder / "weights.safetensors").relative_to(ROOT).as_posix()
             overrides += (f"{BEGINS_WITH}={json.dumps(weights)}",)
         method = group.get("method", Path(config).stem)
@@ -228,6 +232,19 @@ def begins_with(patterns: Sequence[str], earlier: Sequence[Run], path: Path) -> 
         if not fnmatch.filter(names(earlier), pattern):
             raise UserError(f"{path}: 'after' names no earlier run: {pattern}{did_you_mean(pattern, names(earlier))}")
     return [run for run in earlier if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
+
+
+def inherited(group: dict, source: Run, path: Path) -> list[str]:
+    """Returns those overrides of an earlier run that a group inherits.
+
+    Raises:
+        UserError: the run has no such override.
+    """
+    settings = {override.partition("=")[0]: override for override in source.overrides}
+    for key in group.get("inherit", []):
+        if key not in settings:
+            raise UserError(f"{path}: 'inherit': {source.name} does not set {key}{did_you_mean(key, settings)}")
+    return [settings[key] for key in group.get("inherit", [])]
 
 
 def make(run: Run, device: str | None) -> bool:

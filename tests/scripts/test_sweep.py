@@ -43,7 +43,7 @@ def test_a_group_is_the_product_of_configs_values_and_seeds(write):
 def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     first = {"method": "distilled", "configs": ["a.yaml"], "set": {"lmbda": [0.1, 0.2]}}
     tuned = {"configs": ["b.yaml"], "after": ["a-0.*"]}
-    path = write([first, tuned, {**tuned, "name": "other", "method": "others"}])
+    path = write([first, tuned, {**tuned, "name": "other", "method": "others", "inherit": ["lmbda"]}])
     content = json.loads(path.read_text()) | {"output": "resources/sweeps/s"}
     path.write_text(json.dumps(content))
     _, (sources, runs, others) = sweep.read_sweep(path)
@@ -51,6 +51,7 @@ def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     assert runs[1].overrides == (f'{sweep.BEGINS_WITH}="resources/sweeps/s/a-0.2/weights.safetensors"',)
     assert [run.method for run in (*sources, *runs)] == ["distilled", "distilled", "b", "b"]
     assert [(run.name, run.method) for run in others] == [("other-a-0.1", "others"), ("other-a-0.2", "others")]
+    assert [run.overrides for run in others] == [("lmbda=0.1", *runs[0].overrides), ("lmbda=0.2", *runs[1].overrides)]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,14 @@ def test_a_group_begins_with_the_weights_of_earlier_runs(write):
         ([{"configs": ["a.yaml"]}, {"configs": ["b.yaml"], "after": ["c*"]}], "'after' names no earlier run: c\\*"),
         ([{"configs": ["a.yaml"], "sett": {}}], "unknown key 'sett' in a group; did you mean 'set'"),
         ([{"set": {}}], "a group has no 'configs'"),
+        ([{"configs": ["a.yaml"], "inherit": ["lmbda"]}], "'inherit' without 'after'"),
+        (
+            [
+                {"configs": ["a.yaml"], "set": {"lmbda": 1}},
+                {"configs": ["b.yaml"], "after": ["a"], "inherit": ["lambda"]},
+            ],
+            "'inherit': a does not set lambda; did you mean 'lmbda'",
+        ),
         ([{"configs": ["a.yaml"]}, {"configs": ["a.yaml"]}], "two runs are called a"),
     ],
 )
