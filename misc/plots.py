@@ -1,4 +1,4 @@
-"""Plots of a sweep's results: accuracy against size, training, time over a link, sizes of single images."""
+"""Plots of a sweep's results: accuracy against size, training, time over a link, differences, sizes."""
 
 import io
 import json
@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from misc.end_to_end import BANDWIDTHS, Route
 from misc.errors import UserError
+from misc.paired import Comparison
 from misc.rate_accuracy import Point
 from misc.sweep_table import Row, Student
 
@@ -113,6 +114,25 @@ def times_over_a_link(routes: Mapping[str, Route]) -> Figure:
         axes.set_xlabel("bandwidth (Mbit/s)")
         axes.set_ylabel("image to answer (ms)")
         figure.legend(loc="outside upper left", ncols=4, frameon=False)
+        return figure
+
+
+def differences(comparisons: Sequence[Comparison]) -> Figure:
+    """Plots differences in top-1 to the first method: a dot per seed, their mean and its 95 % interval."""
+    others = comparisons[1:]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 1.2 + 0.35 * len(others)), layout="constrained")
+        axes = figure.subplots()
+        for height, other in enumerate(others):
+            axes.plot(other.values, [height] * len(other.values), "o", color=COLOURS[3], markersize=5)
+            if other.top1:
+                mean = {"color": COLOURS[4], "marker": "|", "markersize": 12, "capsize": 3, "linewidth": 1.2}
+                axes.errorbar(other.top1.mean, height, xerr=other.top1.margin, **mean)
+        axes.axvline(0, color=GREY, linestyle=(0, (5, 4)), linewidth=1.2)
+        style(axes)
+        axes.set_yticks(range(len(others)), [other.method for other in others])
+        axes.set_ylim(len(others) - 0.5, -0.5)
+        axes.set_xlabel("difference in top-1 at equal bytes (points)")
         return figure
 
 

@@ -1,6 +1,7 @@
 """The table that a sweep writes, read again: rows, the students of each method, their teacher."""
 
 import csv
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,16 @@ from misc.rate_accuracy import Point
 NEEDED = ("run", "method", "set", "seed", "images", "top1", "predictive_loss", "sent_bytes", "encode_ms", "decode_ms")
 NOT_RUN = "not run"
 Row = Mapping[str, str]
+_BEGINNING = re.compile(r"([^/\s\"]+)/weights\.safetensors")
+_SEED_OF_BEGINNING = re.compile(r"-seed\d+(?=/weights\.safetensors)")
+_LMBDA = re.compile(r"(?:^| )lmbda=(\S+)")
 
 
 class Student(NamedTuple):
-    """One setting of a method, averaged over its seeds.
+    """One setting of a method, averaged over its seeds, or over those of the run that it begins with.
 
     Attributes:
-        setting: what was set, as the sweep wrote it.
+        setting: what was set, as the sweep wrote it, without a seed.
         seeds: how many.
         point: mean rate and accuracy.
         spread: standard deviation of top-1 over the seeds, points; None of one seed.
@@ -56,11 +60,24 @@ def point_of(row: Row) -> Point:
     return Point(float(row["sent_bytes"]), float(row["top1"]))
 
 
+def beginning(row: Row) -> str | None:
+    """Returns the run whose weights a run begins with; None if it begins from scratch."""
+    found = _BEGINNING.search(row["set"])
+    return found[1] if found else None
+
+
+def lmbda(row: Row) -> str | None:
+    """Returns the lmbda that the sweep set for a run; None where that is its config's."""
+    found = _LMBDA.search(row["set"])
+    return found[1] if found else None
+
+
 def students_of(rows: Sequence[Row]) -> dict[str, list[Student]]:
     """Returns the students of each method by rising rate; rows that were not run are left out."""
     seeds: dict[tuple[str, str], list[Point]] = {}
     for row in tested(rows):
-        seeds.setdefault((row["method"], row["set"]), []).append(point_of(row))
+        setting = _SEED_OF_BEGINNING.sub("", row["set"])
+        seeds.setdefault((row["method"], setting), []).append(point_of(row))
     methods: dict[str, list[Student]] = {}
     for (method, setting), points in seeds.items():
         accuracies = [point.top1 for point in points]

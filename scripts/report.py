@@ -5,10 +5,13 @@
 Rates are everything sent per image. A curve is a method's rows; rows that differ in nothing but the seed are averaged.
 Bytes at an accuracy and Bjontegaard deltas are read from the curves by monotone interpolation
 (`misc/rate_accuracy.py`); a negative delta means fewer bytes than the anchor at equal top-1. Times over a link are of
-the student that sends least among those that lose at most half a point, or of the one that loses least.
+the student that sends least among those that lose at most half a point, or of the one that loses least. Where second
+halves of a training were run, what weights their distortion is compared by pairs of runs with one beginning
+(`misc/paired.py`).
 """
 
 import argparse
+import html
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,8 @@ from misc.end_to_end import BANDWIDTHS, Route, codec_routes
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.evaluation import test_loader
 from misc.models import load_student
+from misc.paired import Comparison, comparisons
+from misc.paired_table import RULE, conclusion, paired_table
 from misc.progress import progress_bar
 from misc.rate_accuracy import Point, bd_rate, bytes_at
 from misc.report import text_table
@@ -33,6 +38,8 @@ from saliency_maps.cam_prep.teacher import teacher_from_config
 from saliency_maps.drawing import png
 
 SMALL_LOSS = 0.5  # points of top-1
+UNWEIGHTED = "second half, no weights"  # the method that the others with its beginnings are compared with
+WEIGHTS = "Weights of the distortion"
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -63,20 +70,25 @@ def main(argv: list[str] | None = None) -> None:
     routes = {"student": route_of(best), **codec_routes(codecs, float(best["top1"]))}
     summary = summary_table(curves, teacher, [args.anchor, *codecs])
     times = times_table(routes)
+    weights = comparisons(rows, UNWEIGHTED)
     files = {
-        "summary.md": markdown(summary).encode(),
+        "summary.md": (markdown(summary) + (weights_section(weights) if weights else "")).encode(),
         "times.md": markdown(times).encode(),
         "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(curves, methods, teacher)),
         "times.svg": plots.rendered(plots.times_over_a_link(routes)),
     }
+    if weights:
+        files["weights.svg"] = plots.rendered(plots.differences(weights))
     if args.runs:
         files["training.svg"] = plots.rendered(plots.training_curves(rows, args.runs))
         files |= spending(args.runs / best["run"])
-    body = page_body(summary, times, best, teacher, rows, files)
+    body = page_body(summary, times, weights, best, teacher, rows, files)
     files["index.html"] = page.page("Rate against accuracy", body).encode()
     for name, content in files.items():
         write_atomically(args.output / name, content)
     print(f"teacher {teacher:.2f} %\n{text_table(summary)}\n\n{best['run']}, ms\n{text_table(times)}\n")
+    if weights:
+        print(f"{WEIGHTS}\n{text_table(paired_table(weights))}\n{conclusion(weights)}\n")
     print("\n".join(str(args.output / name) for name in files))
 
 
@@ -145,6 +157,11 @@ def times_table(routes: Mapping[str, Route]) -> list[list[str]]:
     return table
 
 
+def weights_section(weights: Sequence[Comparison]) -> str:
+    """Returns the comparison of weights as Markdown."""
+    return f"\n### {WEIGHTS}\n\n{markdown(paired_table(weights))}\n{conclusion(weights)} {RULE}\n"
+
+
 def markdown(table: Sequence[Sequence[str]]) -> str:
     """Lays header and rows out as a Markdown table."""
     header, *rows = table
@@ -170,6 +187,7 @@ def all_rows(rows: Sequence[Row]) -> list[list[str]]:
 def page_body(
     summary: list[list[str]],
     times: list[list[str]],
+    weights: Sequence[Comparison],
     best: Row,
     teacher: float,
     rows: Sequence[Row],
@@ -199,6 +217,18 @@ def page_body(
         "them and the bytes, over a link without delay or headers of its own.</p>",
         page.figure("times.svg", "Time from image to answer against bandwidth", "Both axes are logarithmic."),
     ]
+    if weights:
+        parts += [
+            f"<h2>{WEIGHTS}</h2>",
+            f"<p>{html.escape(conclusion(weights))}</p>",
+            page.table(paired_table(weights)),
+            f'<p class="note">{RULE}</p>',
+            page.figure(
+                "weights.svg",
+                "Differences in top-1 at equal bytes",
+                f"Top-1 at equal bytes less that of {weights[0].method}. Dots: seeds; bars: mean, 95 % interval.",
+            ),
+        ]
     pictures = {
         "spending.png": (
             "Where the student spends",

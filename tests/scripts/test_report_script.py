@@ -64,8 +64,36 @@ def test_tables_and_page(files, tmp_path, capsys):
     summary = (tmp_path / "page" / "summary.md").read_text()
     assert summary.splitlines()[2].startswith("| ours | 2 | 50 to 100 | 60.0 to 64.5 | 100 | -50 %")
     page = (tmp_path / "page" / "index.html").read_text()
+    assert report.WEIGHTS not in summary + page
     assert "ours-lmbda=3-0" in page and "not run" in page and "65.00 %" in page
     assert (tmp_path / "page" / "rate_accuracy.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_weights_of_the_distortion_are_compared_where_they_were_run(files, tmp_path, capsys):
+    results, codecs = files
+    command = [str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page")]
+    rows = read_rows(results)
+    for seed in (0, 1, 2):
+        for lmbda, size, top1 in ((0.1, 100, 62), (0.2, 50, 60)):
+            source = {**row("first half", f"lmbda={lmbda}", size, top1, seed), "run": f"first-{lmbda}-seed{seed}"}
+            setting = f'lmbda={lmbda} weights_path="sweeps/s/{source["run"]}/weights.safetensors"'
+            rows += [source, row(report.UNWEIGHTED, setting, size, top1 + 0.1 * seed)]
+            rows += [row("second half, XGradCAM", setting, size, top1 + 0.1 * seed + 1)]
+    with open(results, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    report.main(command)
+    summary, html = ((tmp_path / "page" / name).read_text() for name in ("summary.md", "index.html"))
+    assert "### Weights of the distortion\n\n|  | bytes, lmbda 0.1 |" in summary
+    # Two points for twice the bytes, so that one point is worth the square root of two.
+    cells = "100.0 | 63.10 ± 0.10 (3) | 50.0 | 61.10 ± 0.10 (3) | +1.00 ± 0.00 (3) | -29.3 ± 0.0 (3)"
+    assert f"| second half, XGradCAM | {cells} |" in summary
+    said = 'against "second half, no weights", top-1 is higher with "second half, XGradCAM".'
+    assert said in summary and said in capsys.readouterr().out
+    assert "<h2>Weights of the distortion</h2>" in html and '<img src="weights.svg"' in html
+    assert (tmp_path / "page" / "weights.svg").read_bytes().startswith(b"<?xml")
+    assert "| second half, no weights | 2 | 50 to 100 |" in summary
 
 
 def test_the_spread_is_that_of_the_seeds(files):
