@@ -48,12 +48,15 @@ def pack(stream: Stream) -> bytes:
     """Returns the bytes of a stream.
 
     Raises:
-        ValueError: a fingerprint that is not of 4 bytes, or a size out of bounds.
+        BitstreamError: a size out of bounds, or a payload with which the stream would be too long to be read.
+        ValueError: a fingerprint that is not of 4 bytes.
     """
     if len(stream.fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(stream.fingerprint)}")
     _check_size(*stream.size)
     body = b"".join((MAGIC, stream.fingerprint, _packed_size(*stream.size), stream.payload))
+    if len(body) + 4 > MAX_BYTES:
+        raise BitstreamError(f"a stream has at most {MAX_BYTES:,} bytes, this one would have {len(body) + 4:,}")
     return body + _checksum(body)
 
 

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from torchvision import datasets
 
 from misc.errors import UserError
 from misc.progress import progress_bar
 
+MOST_ELONGATED = 100
 ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
 
 
@@ -50,16 +52,31 @@ class ImageFolder(datasets.ImageFolder):
 
 
 def read_rgb(path: str | Path) -> Image.Image:
-    """Reads an image of any mode as RGB.
+    """Reads an image of any mode as RGB; of 16 bits per pixel the upper eight count.
 
     Raises:
-        UserError: a truncated or unreadable file, by name.
+        UserError: a truncated or unreadable file, pixels of no known range, or an image more than 100 times as long as
+            wide, which a transform of the shorter side would blow up; by name.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            short, long = sorted(image.size)
+            if long > MOST_ELONGATED * short:
+                raise UserError(f"{path} has {image.width} x {image.height} pixels: crop it, or remove it")
+            if image.mode in ("I", "F"):
+                raise UserError(f"{path} has pixels of 32 bits, whose range is not known: save it with 8 bits or 16")
+            return _eight_bits(image).convert("RGB")
+    except UserError:
+        raise
+    # Pillow's decoders raise what they like: DDS NotImplementedError, AVIF RuntimeError.
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is truncated or not an image ({error}): replace or remove it") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _is_whole(path: str) -> bool:

@@ -11,7 +11,8 @@ Value = TypeVar("Value")
 class Derived(Generic[Value]):
     """Keeps the last value, and computes it anew when a tensor was written to, moved or replaced.
 
-    A copy, and what is unpickled, begins empty: the value may be something that cannot be copied.
+    Writing through `tensor.data` leaves no trace and is not noticed. A copy, and what is unpickled, begins empty: the
+    value may be something that cannot be copied.
     """
 
     def __init__(self):

@@ -44,7 +44,7 @@ def exact(network: nn.Module) -> nn.Module:
 
     Args:
         network: a convolution, or residual blocks and sequences of convolutions, ReLU, LeakyReLU, magnitudes and
-            nearest upsampling by integers.
+            nearest upsampling by 1, 2, 4, 8 or 16.
 
     Raises:
         TypeError: a module, or a setting of one, that has no exact counterpart.
@@ -64,7 +64,7 @@ def exact(network: nn.Module) -> nn.Module:
 
 
 def _is_integer_upsampling(module: nn.Module) -> bool:
-    return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor in range(1, 17)
+    return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor in (1, 2, 4, 8, 16)
 
 
 class ExactConv2d(nn.Module):

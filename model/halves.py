@@ -101,22 +101,33 @@ class ServerHalf(CodedModel):
 def fingerprint_of(tensors: Mapping[str, Tensor]) -> bytes:
     """Returns the first 4 bytes of a SHA-256 over the tensors of encoder and entropy model, tables included.
 
+    What is no tensor (strides, activations, the transform of images) does not count: both sides share a config. Neither
+    do masked weights, which CompressAI sets to zero in the first forward pass.
+
     Args:
         tensors: by the names they have in a student, "encoder. ..." and "entropy_model. ..."; others do not count.
     """
     sha = hashlib.sha256()
     for name in sorted(tensors):
         if name.startswith(("encoder.", "entropy_model.")):
-            tensor = tensors[name].detach().cpu().contiguous()
+            tensor = _masked(tensors, name).detach().cpu().contiguous()
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             sha.update(tensor.flatten().view(torch.uint8).numpy())
     return sha.digest()[:FINGERPRINT_BYTES]
+
+
+def _masked(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    mask = tensors.get(f"{name.removesuffix('weight')}mask")
+    is_masked = name.endswith(".weight") and mask is not None
+    return tensors[name].masked_fill(mask == 0, 0) if is_masked else tensors[name]
 
 
 def _sized(network: nn.Module, x: Tensor) -> Tensor:
     """Runs a network on a size that comes from a stream, and that the network may not take."""
     try:
         return network(x)
+    except torch.OutOfMemoryError:  # no fault of the stream's
+        raise
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BitstreamError(f"{type(network).__name__} does not take {tuple(x.shape[1:])}: {reason}") from error

@@ -5,6 +5,7 @@ Images of any mode and size are read and transformed as in the config's test. NA
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import read_rgb
 from misc.run_folder import default_run_dir
+from misc.training import WEIGHTS
 from saliency_maps.writing import written
 
 
@@ -61,7 +63,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def weights_of(config: Config, args: argparse.Namespace) -> Path:
-    """Returns the student's weights: the run's own, else the config's src_ckpt."""
+    """Returns the student's weights: the run's own, else, where no run is named, the config's src_ckpt.
+
+    Raises:
+        UserError: there are none.
+    """
+    if args.run_dir is not None and not (args.run_dir / WEIGHTS).is_file():
+        raise UserError(f"no weights in {args.run_dir}: expected {WEIGHTS}, which a training writes")
     path = f"{student_path(config)}.src_ckpt"
     entry = {"src_ckpt": config.construct(path) if config.has(path) else None}
     return find_weights(entry, args.run_dir or default_run_dir(args.config), are_needed=True)
@@ -74,8 +82,8 @@ def output_paths(inputs: list[Path], folder: Path, suffix: str) -> list[Path]:
         UserError: two inputs of one name, or a folder that cannot be made.
     """
     outputs = [folder / f"{path.stem}{suffix}" for path in inputs]
-    doubled = next((path for path in outputs if outputs.count(path) > 1), None)
-    if doubled is not None:
+    ((doubled, times),) = Counter(outputs).most_common(1)
+    if times > 1:
         raise UserError(f"two of the files would be written to {doubled}: write them to folders of their own")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from misc import bitstream
 from misc.bitstream import MAX_BYTES, MAX_POSITIONS, BitstreamError, Stream, pack, read_packed, unpack
 from misc.errors import UserError
 
@@ -105,3 +106,10 @@ def test_no_more_of_a_file_is_read_than_a_stream_can_have(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         read_packed(tmp_path)
+
+
+def test_a_stream_too_long_to_be_read_is_not_made(monkeypatch):
+    monkeypatch.setattr(bitstream, "MAX_BYTES", 20)
+    assert len(pack(Stream(bytes(4), (7, 7), bytes(9)))) == 20
+    with pytest.raises(BitstreamError, match="at most 20 bytes, this one would have 21"):
+        pack(Stream(bytes(4), (7, 7), bytes(10)))

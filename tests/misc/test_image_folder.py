@@ -1,9 +1,11 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from misc.errors import UserError
-from misc.image_folder import ImageFolder
+from misc.image_folder import ImageFolder, read_rgb
 
 
 @pytest.fixture
@@ -42,3 +44,31 @@ def test_missing_and_empty_folders_are_named(tmp_path):
         ImageFolder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is no data set"):
         ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif"])
+def test_of_sixteen_bits_the_upper_eight_count(tmp_path, name):
+    values = np.array([[0, 255, 256], [40_000, 65_535, 513]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / name)
+    image = read_rgb(tmp_path / name)
+    assert image.mode == "RGB" and np.array_equal(np.asarray(image)[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_of_unknown_range_are_refused(tmp_path, dtype):
+    Image.fromarray(np.full((4, 4), 1000, dtype)).save(tmp_path / "odd.tif")
+    with pytest.raises(UserError, match=r"odd\.tif has pixels of 32 bits"):
+        read_rgb(tmp_path / "odd.tif")
+
+
+def test_a_line_that_a_transform_would_blow_up_is_refused(tmp_path):
+    Image.new("L", (6000, 1)).save(tmp_path / "line.png")
+    with pytest.raises(UserError, match=r"line\.png has 6000 x 1 pixels"):
+        read_rgb(tmp_path / "line.png")
+
+
+def test_a_format_that_pillow_does_not_implement_is_named(tmp_path):
+    header = struct.pack("<7I44x2I4s20x20x", 124, 0, 4, 4, 0, 0, 0, 32, 4, b"none")
+    (tmp_path / "texture.dds").write_bytes(b"DDS " + header)
+    with pytest.raises(UserError, match=r"texture\.dds is truncated or not an image"):
+        read_rgb(tmp_path / "texture.dds")

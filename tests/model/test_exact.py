@@ -130,6 +130,7 @@ def test_twin_shares_nothing_with_the_original():
         nn.Conv2d(3, 3, 3, padding_mode="reflect"),
         nn.Upsample(scale_factor=2, mode="bilinear"),
         nn.Upsample(size=(4, 4)),
+        nn.Upsample(scale_factor=3),
     ],
 )
 def test_modules_without_exact_counterpart_are_refused(module):

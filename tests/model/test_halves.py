@@ -4,13 +4,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from misc.bitstream import BitstreamError, Stream, pack, unpack
+from model import entropy
 from model.decoder import ResNetDecoder, SwinDecoder
 from model.encoder import ResidualEncoder
 from model.entropy import FactorizedPrior, MeanScaleHyperprior
 from model.halves import EdgeHalf, ServerHalf, fingerprint_of
 from model.split import create_split_classifier
+from tests.golden.make_golden import PRIORS
 from tests.model.conftest import RESNET, SWIN
 
 
@@ -73,6 +76,15 @@ def test_fingerprint_counts_tables_and_nothing_of_the_server(student):
     for name in state:
         changed = {**state, name: state[name] + 1}
         assert (fingerprint_of(changed) == mark) == name.startswith(("decoder.", "tail."))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_using_a_model_does_not_change_its_fingerprint(prior):
+    torch.manual_seed(0)
+    edge = EdgeHalf(nn.Identity(), getattr(entropy, prior)(8))
+    before = fingerprint_of(edge.state_dict())
+    edge.entropy_model(torch.randn(1, 8, 8, 8))
+    assert fingerprint_of(edge.state_dict()) == before
 
 
 def test_images_of_two_sizes_are_no_batch(halves):

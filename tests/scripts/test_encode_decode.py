@@ -133,6 +133,12 @@ def test_files_that_cannot_be_had_are_named(tmp_path, image, capsys):
     assert "would be written to" in refused(capsys, run_encode, tmp_path, image, twin)
 
 
+def test_a_run_that_is_not_there_does_not_give_way_to_shipped_weights(tmp_path, image, capsys):
+    arguments = ["--config", RESNET, "-o", str(tmp_path), "--run_dir", str(tmp_path / "no run"), str(image)]
+    assert "no weights in" in refused(capsys, encode.main, arguments)
+    assert "no weights in" in refused(capsys, decode.main, [*arguments[:2], *arguments[4:]])
+
+
 def test_config_without_a_student_is_refused(tmp_path, image, capsys):
     teacher = "config/quickstart/teacher_resnet.yaml"
     assert "no split classifier" in refused(capsys, run_encode, tmp_path, image, config=teacher)

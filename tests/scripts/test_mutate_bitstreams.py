@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -23,6 +25,14 @@ class Half:
         return torch.zeros(1)
 
 
+class Hanging:
+    """Stands in for a server half that one of the bytes sends round and round."""
+
+    def latents(self, streams):
+        while True:
+            pass
+
+
 ORIGINALS = [resealed(b"F2abcd\x08" + bytes(range(20, 60)) + b"....")]
 
 
@@ -41,8 +51,15 @@ def test_any_other_error_ends_the_run(error):
 def test_a_mutant_without_right_checksum_must_not_be_decoded(monkeypatch):
     monkeypatch.setattr("scripts.mutate_bitstreams.zlib.crc32", lambda body: 0)
     monkeypatch.setattr("scripts.mutate_bitstreams.mutated", lambda packed, others, chance: b"F2" + bytes(20))
-    with pytest.raises(UserError, match="mutation 0: decoded"):
+    with pytest.raises(UserError, match="mutation 0 was decoded"):
         run(Half(), ORIGINALS, 2, random.Random(0))
+
+
+def test_a_mutant_that_takes_too_long_ends_the_process():
+    program = "import random, scripts.mutate_bitstreams as m, tests.scripts.test_mutate_bitstreams as t\n"
+    program += "m.TOO_LONG_S = 0.1\nm.run(t.Hanging(), t.ORIGINALS, 2, random.Random(0))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and "Timeout" in ended.stderr and "latents" in ended.stderr
 
 
 def test_mutations_differ_and_are_repeatable():
