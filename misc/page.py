@@ -47,22 +47,23 @@ _PAGE = Template("""\
 @media (prefers-color-scheme: dark) {
   :root { --ground: #15181c; --text: #e6e8eb; --quiet: #a0a8b2; --line: #363c44 }
 }
-body { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--text);
+body { max-width: 72rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--text);
   font: 1rem/1.55 system-ui, sans-serif }
 h1 { margin: 0 0 .5rem; font-size: 1.75rem; line-height: 1.2 }
 h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem }
 p { max-width: 44rem; margin: 0 }
 .wide { overflow-x: auto; margin: 1.5rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .4rem 1.5rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-th:first-child { text-align: left }
-thead th { color: var(--quiet); font-weight: 500; font-size: .875rem }
+th, td { padding: .4rem 1.25rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
+th:first-child { text-align: left; white-space: normal; min-width: 12rem }
+thead th { color: var(--quiet); font-weight: 500; font-size: .875rem; white-space: normal; vertical-align: bottom }
 tbody th { font-weight: 600 }
 tr > :last-child { padding-right: 0 }
 @media (max-width: 40rem) {
-  th, td { padding-right: .75rem; white-space: normal; font-size: .8125rem }
+  th, td { padding-right: .75rem; font-size: .8125rem }
+  th:first-child { min-width: 7rem }
 }
-figure { margin: 1.5rem 0 }
+figure { max-width: 60rem; margin: 1.5rem 0 }
 img { display: block; width: 100%; height: auto; border-radius: 6px; background: #fff }
 figcaption, .note { margin-top: .6rem; color: var(--quiet); font-size: .875rem }
 dl { font-size: .875rem }

@@ -131,13 +131,19 @@ def summary_table(curves: Mapping[str, Sequence[Point]], teacher: float, anchors
             [
                 name,
                 str(len(points)),
-                f"{min(sizes):,.0f} to {max(sizes):,.0f}",
-                f"{min(accuracies):.1f} to {max(accuracies):.1f}",
+                spanned(sizes, ",.0f"),
+                spanned(accuracies, ".1f"),
                 f"{small:,.0f}" if small else "not reached" if max(accuracies) < teacher - SMALL_LOSS else "all",
                 *(f"{delta.percent:+.0f} % ({delta.low:.0f}-{delta.high:.0f})" if delta else "" for delta in deltas),
             ]
         )
     return table
+
+
+def spanned(values: Sequence[float], form: str) -> str:
+    """Returns the least and the greatest value, or the only one."""
+    ends = f"{min(values):{form}}", f"{max(values):{form}}"
+    return ends[0] if len(values) == 1 else " to ".join(ends)
 
 
 def times_table(routes: Mapping[str, Route]) -> list[list[str]]:
