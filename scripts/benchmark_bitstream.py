@@ -14,7 +14,9 @@ import argparse
 import contextlib
 import csv
 import io
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,9 @@ def get_argparser() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
+    # What torch says of GPUs that nobody asked for.
+    warnings.filterwarnings("ignore", "TF32 acceleration")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     settings = [setting for setting in SETTINGS if setting.device == "cpu" or torch.cuda.is_available()]
     counts, sizes = [], []
     torch.set_num_threads(REFERENCE.threads)
