@@ -22,7 +22,7 @@ GRACE = 10
 class Ranks(NamedTuple):
     """This process's number and how many there are.
 
-    What is sent from one to the others (all but `share`, `alone` and `first`) must be called by all, in the same order.
+    What exchanges something (all methods but `share` and `seed`) must be called by all, in the same order.
     """
 
     rank: int

@@ -316,6 +316,7 @@ def main_until_killed(arguments: list[str], step: int) -> None:
 def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(command, tmp_path, capfd):
     loader = "train.stage1.train_data_loader.kwargs"
     settings = [f"{loader}={{batch_size: 10, num_workers: 1, drop_last: true}}", "train.stage1.num_epochs=1"]
+    settings += ["train.stage1.val_data_loader.kwargs={batch_size: 9}", "test.test_data_loader.kwargs={batch_size: 9}"]
     more = ["--skip_ckpt", "--resume", "--student_only", *(part for one in settings for part in ("--set", one))]
     whole, killed = (command("phd_resnet", "--run_dir", str(tmp_path / name), *more) for name in ("whole", "killed"))
     in_processes(2, main, whole, start_method="fork")
