@@ -65,7 +65,7 @@ def comparisons(rows: Sequence[Row], reference: str) -> list[Comparison]:
     Returns:
         A comparison for each method; [] where there is nothing to compare, or nothing of it was run.
     """
-    sources = {beginning(row) for row in rows if row["method"] == reference} - {None}
+    sources = _beginnings(rows, reference)
     rows_of: dict[str, list[Row]] = {reference: []}
     for row in rows:
         if beginning(row) in sources:
@@ -74,6 +74,13 @@ def comparisons(rows: Sequence[Row], reference: str) -> list[Comparison]:
         return []
     seeds = {row["run"]: row["seed"] for row in rows if row["run"] in sources}
     return [_comparison(name, own, rows_of[reference], seeds) for name, own in rows_of.items()]
+
+
+def without_compared(rows: Sequence[Row], reference: str) -> list[Row]:
+    """Returns the rows of methods that `comparisons` does not compare, nor begins with."""
+    sources = _beginnings(rows, reference)
+    compared = {row["method"] for row in rows if row["run"] in sources or beginning(row) in sources}
+    return [row for row in rows if row["method"] not in compared]
 
 
 def top1_difference(reference: Sequence[Point], points: Sequence[Point]) -> float | None:
@@ -117,6 +124,10 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if not values:
         return None
     return Estimate(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def _beginnings(rows: Sequence[Row], method: str) -> set[str]:
+    return {beginning(row) for row in rows if row["method"] == method} - {None}
 
 
 def _comparison(name: str, own: Sequence[Row], references: Sequence[Row], seeds: Mapping[str, str]) -> Comparison:

@@ -27,7 +27,7 @@ from misc.end_to_end import BANDWIDTHS, Route, codec_routes
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.evaluation import test_loader
 from misc.models import load_student
-from misc.paired import Comparison, comparisons
+from misc.paired import Comparison, comparisons, without_compared
 from misc.paired_table import RULE, conclusion, paired_table
 from misc.progress import progress_bar
 from misc.rate_accuracy import Point, bd_rate, bytes_at
@@ -58,7 +58,8 @@ def get_argparser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     rows, codecs = read_rows(args.results), by_codec(read_points(args.codecs))
-    methods = students_of(rows)
+    curve_rows = without_compared(rows, UNWEIGHTED)  # the halves of a training have a table of their own
+    methods = students_of(curve_rows)
     if not methods:
         raise UserError(f"no run in {args.results} was run: python scripts/sweep.py makes them")
     if args.anchor not in methods and args.anchor not in {row["method"] for row in rows}:
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     teacher = teacher_top1(rows)
     curves = {name: [student.point for student in students] for name, students in methods.items()}
     curves |= {name: [Point(point.bytes_per_image, point.top1) for point in points] for name, points in codecs.items()}
-    best = recommended(rows, SMALL_LOSS)
+    best = recommended(curve_rows, SMALL_LOSS)
     routes = {"student": route_of(best), **codec_routes(codecs, float(best["top1"]))}
     summary = summary_table(curves, teacher, [args.anchor, *codecs])
     times = times_table(routes)

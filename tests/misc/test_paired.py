@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from misc.paired import Estimate, comparisons, estimate, rate_differences, top1_difference
+from misc.paired import Estimate, comparisons, estimate, rate_differences, top1_difference, without_compared
 from misc.paired_table import conclusion, paired_table
 from misc.rate_accuracy import Point
 from misc.sweep_table import beginning, lmbda, students_of
@@ -117,6 +117,13 @@ def test_nothing_to_compare():
     assert comparisons(beginnings(2) + rows_of("none", absent) + rows_of("other", absent), "none") == []
     assert comparisons(beginnings(2) + rows_of("none", curve(2)), "none") == []
     assert comparisons(rows_of("other", curve(2)), "none") == []
+
+
+def test_what_is_compared_and_what_it_begins_with_are_no_curves():
+    tuned = rows_of("tuned", {("0.3", 0): Point(90, 66)})
+    rows = beginnings(1) + rows_of("none", curve(1)) + rows_of("other", curve(1)) + tuned
+    assert without_compared(rows, "none") == tuned
+    assert without_compared(rows, "missing") == rows
 
 
 def test_seeds_of_beginnings_are_seeds_of_one_setting():
