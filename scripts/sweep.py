@@ -216,8 +216,9 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
         if source:
             overrides = (*inherited(group, source, path), *overrides)
-            weights = (source.folder / "weights.safetensors").relative_to(ROOT).as_posix()
-            overrides += (f"{BEGINS_WITH}={json.dumps(weights)}",)
+            weights = source.folder / "weights.safetensors"
+            inside = weights.relative_to(ROOT) if weights.is_relative_to(ROOT) else weights
+            overrides += (f"{BEGINS_WITH}={json.dumps(inside.as_posix())}",)
         method = group.get("method", Path(config).stem)
         yield Run(name, method, (path.parent / config).resolve(), overrides, seed, output / name)
 

@@ -45,6 +45,8 @@ def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     tuned = {"configs": ["b.yaml"], "after": ["a-0.*"]}
     path = write([first, tuned, {**tuned, "name": "other", "method": "others", "inherit": ["lmbda"]}])
     content = json.loads(path.read_text()) | {"output": "resources/sweeps/s"}
+    _, (_, (outside, _), _) = sweep.read_sweep(path)
+    assert outside.overrides == (f'{sweep.BEGINS_WITH}="{path.parent}/runs/a-0.1/weights.safetensors"',)
     path.write_text(json.dumps(content))
     _, (sources, runs, others) = sweep.read_sweep(path)
     assert [run.name for run in runs] == ["b-a-0.1", "b-a-0.2"]
