@@ -5,6 +5,7 @@
 
 import argparse
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from misc.device import default_device, usable_device
 from misc.dry_run import dry_run, without_weights
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation import latency, results_table, test_classifier, test_loader, test_student
+from misc.lock import locked
 from misc.models import build_model
 from misc.ranks import Ranks, joined_ranks, local_rank
 from misc.run_folder import CONFIG, check_resumable, default_run_dir, provenance, resume_run, start_run
@@ -50,15 +52,25 @@ def get_argparser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    with joined_ranks() as ranks:
-        run(args, ranks)
+    run_dir = args.run_dir or default_run_dir(args.config)
+    with joined_ranks() as ranks, held(run_dir) if ranks.first and trains(args) else nullcontext():
+        run(args, run_dir, ranks)
 
 
-def run(args: argparse.Namespace, ranks: Ranks) -> None:
+def trains(args: argparse.Namespace) -> bool:
+    return not (args.test_only or args.dry_run)
+
+
+def held(run_dir: Path) -> AbstractContextManager[None]:
+    """Keeps other trainings out of a run folder; the lock lies beside it, as the folder may be moved aside."""
+    busy = f"another process trains in {run_dir}: wait for it or choose another --run_dir"
+    return locked(run_dir.absolute().with_name(f".{run_dir.name}.lock"), busy)
+
+
+def run(args: argparse.Namespace, run_dir: Path, ranks: Ranks) -> None:
     """Does what the arguments say, together with the other ranks."""
     device = own_device(args.device, ranks)
     share_cores()
-    run_dir = args.run_dir or default_run_dir(args.config)
     set_seed(args.seed)
     mode = mode_of(args, ranks)
     with ranks.first_ahead():
@@ -67,7 +79,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> None:
         print(config.resolved)
     if args.dry_run:
         return try_out(config.data, device, args.seed)
-    if not args.test_only:
+    if trains(args):
         check_shares(config.data, ranks)
     check_teacher(config.data["models"].get("teacher_model"))
     entry = trained_entry(config.data["models"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 from torchdistill.datasets.registry import register_batch_sampler
 
 from misc.errors import UserError
@@ -45,7 +45,10 @@ class PartOfEachBatch(CommonBatches):
 
     def __iter__(self) -> Iterator[list[int]]:
         seed = self.ranks.from_first(lambda: int(torch.empty((), dtype=torch.int64).random_()))
-        return map(self.ranks.share, self.drawn(seed))
+        for batch in self.drawn(seed):
+            if len(batch) % self.ranks.world_size:
+                raise UserError(f"{self.ranks.world_size} processes do not divide a batch of {len(batch)} images")
+            yield self.ranks.share(batch)
 
 
 @register_batch_sampler
@@ -66,31 +69,37 @@ def shared(loader_config: dict, kind: type[CommonBatches], ranks: Ranks) -> dict
         loader_config: as torchdistill's `build_data_loader` reads it.
         kind: how ranks share them.
         ranks: a single one leaves the config as it is.
+
+    Raises:
+        UserError: it has a batch_sampler already.
     """
     if ranks.alone:
         return loader_config
+    if loader_config.get("batch_sampler") is not None:
+        raise UserError(f"a batch_sampler cannot be shared among {ranks.world_size} processes: drop it")
     kwargs = dict(loader_config["kwargs"])
     batches = {name: kwargs.pop(name) for name in ("batch_size", "drop_last") if name in kwargs}
     batch_sampler = {"key": kind.__name__, "kwargs": {"ranks": ranks, **batches}}
     return {**loader_config, "batch_sampler": batch_sampler, "kwargs": kwargs}
 
 
-def check_batches(place: str, loader_config: dict, num_images: int, ranks: Ranks) -> None:
+def check_batches(place: str, loader: DataLoader, ranks: Ranks) -> None:
     """Refuses training batches that ranks cannot share in equal parts.
+
+    Args:
+        place: where in the config the loader is.
+        loader: that of one process.
+        ranks: who would share its batches.
 
     Raises:
         UserError: the size of the batch, or of the last one.
     """
-    if ranks.alone:
-        return
-    if loader_config.get("batch_sampler") is not None:
-        raise UserError(f"{place}: a batch_sampler cannot be shared among {ranks.world_size} processes: drop it")
-    size = loader_config["kwargs"].get("batch_size", 1)
+    size = loader.batch_size or 1
     if size % ranks.world_size:
         raise UserError(
             f"{place}: batch_size is of the whole batch, and {ranks.world_size} processes do not divide {size}"
         )
-    last = num_images % size
-    if last % ranks.world_size and not loader_config["kwargs"].get("drop_last"):
+    last = len(loader.sampler) % size
+    if last % ranks.world_size and not loader.drop_last:
         processes = f"{ranks.world_size} processes do not divide"
         raise UserError(f"{place}: the last batch has {last} images, which {processes}: set drop_last: true")

@@ -23,7 +23,10 @@ def share_cores() -> None:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Computes with one thread: what is timed can be compared, and a device has little more to give."""
+    """Computes with one thread: what is timed can be compared, and a device has little more to give.
+
+    The number is the whole process's: not for use in several threads at once.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

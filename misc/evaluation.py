@@ -18,7 +18,7 @@ from torchdistill.datasets.util import build_data_loader
 from misc.batch_shares import SomeBatches, shared
 from misc.bitstream import unpack
 from misc.cores import one_core
-from misc.progress import progress_bar
+from misc.progress import advance, progress_bar
 from misc.ranks import ALONE, Ranks
 from model.split import SplitClassifier
 
@@ -97,7 +97,7 @@ def test_classifier(
     with progress_bar(None, description, len(loader.dataset)) as bar:
         for x, targets, *_ in loader:
             accuracy.update(model(x.to(device)), labels_of(targets).to(device))
-            bar.update(len(x) * ranks.world_size)
+            advance(bar, len(x) * ranks.world_size)
     accuracy = accuracy.of_all(ranks)
     top1, top5 = accuracy.percent()
     return {"images": accuracy.images, "top1": top1, "top5": top5}
@@ -129,7 +129,7 @@ def test_student(
             sent += map(len, streams)
             bits.append(float(estimate(student, x)[1].sum()))
             pixels.append(x.shape[-2] * x.shape[-1])
-            bar.update(len(x) * ranks.world_size)
+            advance(bar, len(x) * ranks.world_size)
     accuracy = accuracy.of_all(ranks)
     strings, sent, bits, (*_, pixels) = map(ranks.gather, (strings, sent, bits, pixels))
     top1, top5 = accuracy.percent()

@@ -12,6 +12,7 @@ from misc.rate_accuracy import Point
 from misc.sweep_table import Row, beginning, lmbda, point_of, tested
 
 CONFIDENCE = 0.95
+FEWEST_SEEDS = 3
 
 
 class Estimate(NamedTuple):
@@ -30,8 +31,8 @@ class Estimate(NamedTuple):
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval lies above or below zero, 0 where it holds zero; None of one seed."""
-        if self.margin is None:
+        """1 or -1 where the interval lies above or below zero, 0 where it holds zero; None of fewer than 3 seeds."""
+        if self.seeds < FEWEST_SEEDS:
             return None
         return 0 if abs(self.mean) <= self.margin else int(math.copysign(1, self.mean))
 
@@ -41,7 +42,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         method: its name.
-        means: bytes per image and top-1 in percent, of all that was run, by lmbda; None where nothing was.
+        means: bytes per image and top-1 in percent, over the runs that it begins with, by lmbda; None of none.
         pairs: of how many seeds both have a curve.
         values: difference in top-1 at equal bytes, in points, of each of these seeds whose curves share bytes.
         top1: of these values; None if there are none.
@@ -59,8 +60,8 @@ class Comparison(NamedTuple):
 def comparisons(rows: Sequence[Row], reference: str) -> list[Comparison]:
     """Compares a method with those that begin with the same runs' weights; it is the first itself.
 
-    A seed is that of the run that two runs begin with. Their curves are the points of those of its runs from which
-    both methods went on.
+    A seed is that of the run that two runs begin with; several runs of one method from it are averaged. Their curves
+    are the points of those of its runs from which both methods went on.
 
     Returns:
         A comparison for each method; [] where there is nothing to compare, or nothing of it was run.
@@ -111,12 +112,14 @@ def rate_differences(top1_differences: Sequence[float], references: Sequence[Seq
         references: curves of the reference.
 
     Returns:
-        One for each; [] where there is no curve, or one that does not rise, so that the slope is no reliable exchange.
+        One for each; [] where there is no curve, or one that does not rise, or where a difference would be worth more
+        than ten times the bytes: there the slope is no reliable exchange.
     """
     slopes = [_line(curve)[0] for curve in references]
     if not slopes or min(slopes) <= 0:
         return []
-    return [100 * math.expm1(-difference / statistics.mean(slopes)) for difference in top1_differences]
+    logarithms = [-difference / statistics.mean(slopes) for difference in top1_differences]
+    return [100 * math.expm1(each) for each in logarithms] if max(map(abs, logarithms)) <= math.log(10) else []
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -133,7 +136,7 @@ def _beginnings(rows: Sequence[Row], method: str) -> set[str]:
 def _comparison(name: str, own: Sequence[Row], references: Sequence[Row], seeds: Mapping[str, str]) -> Comparison:
     means = {}
     for value in dict.fromkeys(map(lmbda, references)):
-        points = [point_of(row) for row in tested(own) if lmbda(row) == value]
+        points = _by_beginning([row for row in own if lmbda(row) == value]).values()
         means[value] = tuple(map(estimate, zip(*points, strict=True))) if points else None
     pairs = _pairs(_by_beginning(references), _by_beginning(own), seeds)
     compared = [pair for pair in pairs if top1_difference(*pair) is not None]
@@ -143,7 +146,10 @@ def _comparison(name: str, own: Sequence[Row], references: Sequence[Row], seeds:
 
 
 def _by_beginning(rows: Sequence[Row]) -> dict[str, Point]:
-    return {beginning(row): point_of(row) for row in tested(rows)}
+    points: dict[str, list[Point]] = {}
+    for row in tested(rows):
+        points.setdefault(beginning(row), []).append(point_of(row))
+    return {run: Point(*map(statistics.mean, zip(*its, strict=True))) for run, its in points.items()}
 
 
 def _pairs(

@@ -8,7 +8,8 @@ from misc.sweep_table import NOT_RUN
 RULE = (
     "Means ± standard deviations over seeds, in brackets how many. Each pair of runs begins with the same weights; per "
     "seed, straight lines of top-1 over the logarithm of the bytes are compared over the bytes that both span, and "
-    "bytes at equal top-1 follow by the mean slope of the first row's lines. A difference is shown where the 95 % "
+    "bytes at equal top-1 follow by the mean slope of the first row's lines, whose own "
+    "spread is left out. A difference is shown where the 95 % "
     "interval of the mean (Student's t over seeds, for each row by itself) leaves zero out."
 )
 
@@ -48,7 +49,7 @@ def _with_spread(estimate: Estimate, form: str) -> str:
 def conclusion(methods: Sequence[Comparison]) -> str:
     """Says which methods' top-1 differs from the reference's at equal bytes, by the sign of their `Estimate`."""
     reference, *others = methods
-    kinds = {1: "higher with", -1: "lower with", 0: "not shown to differ with", None: "known of one seed only with"}
+    kinds = {1: "higher with", -1: "lower with", 0: "not shown to differ with", None: "known of too few seeds with"}
     found: dict[str, list[str]] = {text: [] for text in (*kinds.values(), "not compared with")}
     for other in others:
         found[kinds[other.top1.sign] if other.top1 else "not compared with"].append(f'"{other.method}"')

@@ -18,3 +18,8 @@ def progress_bar(
     interval = 0.5 if sys.stderr.isatty() else 10.0
     look = {"unit": f" {unit}", "mininterval": interval, "maxinterval": interval, "ncols": width}
     return tqdm(iterable, description, total, initial=initial, **look)
+
+
+def advance(bar: tqdm, images: int) -> None:
+    """Moves a bar on, at most to its end: ranks that share whole batches are not all done at once."""
+    bar.update(min(images, bar.total - bar.n))

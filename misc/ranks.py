@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from datetime import timedelta
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import distributed, nn
 from torch.distributed.rendezvous import rendezvous
+
+from misc.errors import UserError
 
 # For one that does not answer: one that has died is noticed at once. The first may have to make a data set.
 PATIENCE = timedelta(hours=1)
@@ -83,11 +86,12 @@ class Ranks(NamedTuple):
         if self.first:
             self.wait()
 
-    def equalise(self, model: nn.Module) -> None:
-        """Gives a model the first rank's parameters and buffers."""
+    def equalise(self, *models: nn.Module) -> None:
+        """Gives models, which may share parts, the first rank's parameters and buffers."""
         if self.alone:
             return
-        for tensor in model.state_dict().values():
+        tensors = {tensor.data_ptr(): tensor for model in models for tensor in model.state_dict().values()}
+        for tensor in tensors.values():
             sent = tensor.contiguous()  # a convolution's weights lie channels last
             distributed.broadcast(sent, src=0)
             tensor.copy_(sent)
@@ -105,27 +109,41 @@ def joined_ranks(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     """Joins the processes of torchrun for as long as the context lasts.
 
     All but the first print nothing in it. The first to fail raises its error, and where that ends others too, they exit
-    without a word.
+    without a word. All end with the torchrun that started them, even where it is killed.
 
     Args:
         patience: how long a rank waits for the others before it gives up.
+
+    Raises:
+        UserError: another process has ended without a word.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    # Some clusters set WORLD_SIZE for everybody.
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     store, rank, world_size = next(rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store.set_timeout(patience)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=patience)
     try:
         with nullcontext() if rank == 0 else _silence():
             yield Ranks(rank, world_size)
-    except BaseException:
+    except BaseException as error:
         if store.add("failed", 1) > 1:
             time.sleep(GRACE)
             sys.exit(1)
+        if isinstance(error, distributed.DistBackendError) or "gloo/transport" in str(error):
+            raise UserError("another process has ended or does not answer; torchrun says below which") from error
         raise
     # Not after an error: NCCL would wait for those that have died.
     distributed.destroy_process_group()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 @contextmanager

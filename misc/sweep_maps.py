@@ -43,7 +43,10 @@ def read_maps(section: Mapping[str, Mapping[str, object]], path: Path) -> list[M
     Raises:
         UserError: no such mapping, or flags that are unknown, missing, of a wrong value, or do not go together.
     """
-    if not isinstance(section, Mapping) or not all(isinstance(flags, Mapping) for flags in section.values()):
+    is_right = isinstance(section, Mapping) and all(
+        isinstance(folder, str) and isinstance(flags, Mapping) for folder, flags in section.items()
+    )
+    if not is_right:
         raise UserError(f"{path}: 'maps' holds folders, and each of them flags of cam_map_generation.py")
     return [_maps(folder, flags, path) for folder, flags in section.items()]
 
@@ -68,6 +71,8 @@ def _maps(folder: str, flags: Mapping[str, object], path: Path) -> Maps:
     for flag in flags:
         if flag not in known:
             raise UserError(f"{path}: unknown flag '{flag}' of the maps {folder}{did_you_mean(flag, known)}")
+        if not isinstance(flags[flag], str | bool | int | float):
+            raise UserError(f"{path}: '{flag}' of the maps {folder} is {flags[flag]}: expected one value")
     root = os.path.normpath(ROOT / os.path.expanduser(folder))
     values = {**flags, "output": root}
     if "config" in flags:

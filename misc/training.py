@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from torchdistill.core.distillation import DistillationBox, get_distillation_box
 from torchdistill.core.training import TrainingBox, get_training_box
@@ -74,7 +75,6 @@ def train(
     loop = TrainingLoop(box, config["train"], trained, device, run_dir, ranks)
     if checkpoint is not None:
         loop.restore(checkpoint)
-    ranks.equalise(trained)
     best, final = loop.run(), run_dir / WEIGHTS
     if ranks.first:
         load_into(trained, best)
@@ -162,9 +162,14 @@ class TrainingLoop:
     def best_of(self, stage: int) -> Path:
         return self.run_dir / f"stage{stage}_best.safetensors"
 
+    def arranged(self) -> nn.Module:
+        """Returns the model as the stage arranges it, with the adaptations that it adds."""
+        return self.box.student_model if isinstance(self.box, DistillationBox) else self.box.model
+
     def run_stage(self, stage_config: dict) -> None:
         """Trains what is left of a stage of `stage_config["num_epochs"]` epochs."""
         stage, epochs, loader = self.at["stage"], stage_config["num_epochs"], self.box.train_data_loader
+        self.ranks.equalise(self.trained, self.arranged())
         scale_sums(self.box.criterion, self.ranks)
         record_terms(self.box.criterion, self.terms)
         check_steps(f"stage {stage}", len(loader) * epochs, self.box.lr_scheduler)
@@ -174,7 +179,7 @@ class TrainingLoop:
                 self.box.pre_epoch_process(epoch=epoch)
                 freeze_statistics(self.trained)
                 means = self.run_epoch(f"stage {stage}, epoch {epoch}", stage_config.get("autocast"), bar)
-                self.ranks.equalise(self.trained)  # batch statistics are each rank's own
+                self.ranks.equalise(self.trained, self.arranged())  # batch statistics are each rank's own
                 with torch.random.fork_rng(devices=[]):  # a loader draws a seed, even where nothing needs one
                     val = validate(self.trained, self.box.val_data_loader, self.device, self.ranks)
                 if self.ranks.first:
@@ -242,6 +247,7 @@ class TrainingLoop:
             **own,
             "other_ranks": others,
             "model": self.trained.state_dict(),
+            "arranged": self.arranged().state_dict(),  # what it shares with the model is stored once
             "optimizer": box.optimizer.state_dict(),
             "scheduler": box.lr_scheduler.state_dict() if box.lr_scheduler is not None else None,
             "gradients": [parameter.grad for parameter in parameters],  # where several batches make a step
@@ -263,6 +269,7 @@ class TrainingLoop:
             box.advance_to_next_stage()
         box.current_epoch = sum(stage["num_epochs"] for stage in stages[: self.at["stage"] - 1]) + self.at["epoch"] - 1
         self.trained.load_state_dict(state["model"])
+        self.arranged().load_state_dict(state["arranged"])
         box.optimizer.load_state_dict(state["optimizer"])
         if box.lr_scheduler is not None:
             box.lr_scheduler.load_state_dict(state["scheduler"])
@@ -359,9 +366,8 @@ def check_shares(config: dict, ranks: Ranks) -> None:
     if ranks.alone:
         return
     for number, stage in enumerate(stages_of(config["train"]), 1):
-        loader = stage["train_data_loader"]
-        num_images = len(config["datasets"][loader["dataset_id"]])
-        check_batches(f"stage {number}, train_data_loader", loader, num_images, ranks)
+        place = f"stage {number}, train_data_loader"
+        check_batches(place, _loader(config, stage["train_data_loader"], place), ranks)
         check_terms(f"stage {number}, criterion", get_high_level_loss(stage["criterion"]))
 
 
@@ -405,8 +411,12 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
 
 
 def _num_batches(config: dict, loader_config: dict, place: str) -> int:
+    return len(_loader(config, loader_config, place))
+
+
+def _loader(config: dict, loader_config: dict, place: str) -> DataLoader:
     try:
-        return len(build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False))
+        return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"{place}: {error}") from error
 

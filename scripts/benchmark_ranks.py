@@ -9,6 +9,7 @@ each process computes with OMP_NUM_THREADS threads, or one.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from main_classification_torchdistill import check_teacher, own_device, trained_model
 from misc.config import load_config
 from misc.device import default_device
-from misc.errors import exit_on_user_error
+from misc.errors import UserError, exit_on_user_error
 from misc.mean_gradients import scale_sums
 from misc.models import build_model
 from misc.ranks import Ranks, joined_ranks
@@ -70,11 +71,14 @@ def get_argparser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
+    if min(args.processes, args.steps) < 1:
+        raise UserError("--processes and --steps are numbers from 1 on")
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its reports of a user's mistakes
     what = (args.config, args.set, args.device, args.steps)
     try:
         one, several = (in_processes(number, measure, *what)[0] for number in (1, args.processes))
     except ChildFailedError:
-        sys.exit(2)  # the process has said why
+        raise UserError("a process has ended with an error, see above") from None
     rows = [["processes", "images/s", "relative"], ["1", f"{one.images_per_second:.1f}", "1.00"]]
     relative = several.images_per_second / one.images_per_second
     rows.append([str(args.processes), f"{several.images_per_second:.1f}", f"{relative:.2f}"])
@@ -89,7 +93,8 @@ def in_processes(number: int, function: Callable[..., Any], *args: Any, start_me
     Raises:
         torch.distributed.elastic.multiprocessing.errors.ChildFailedError: one has failed, and the others were ended.
     """
-    launch = LaunchConfig(1, 1, number, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method=start_method)
+    where = {"run_id": "local", "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    launch = LaunchConfig(1, 1, number, **where, start_method=start_method)
     launch.max_restarts = 0
     results = elastic_launch(launch, _call)(function, *args)
     return [results[rank] for rank in range(number)]

@@ -250,6 +250,16 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
     assert "the run has 0, now it is 1" in line
 
 
+def test_two_trainings_in_one_folder_are_refused(command, tmp_path, capsys):
+    hold = f"with locked(Path({str(tmp_path / '.run.lock')!r}), ''): print(flush=True); time.sleep(60)"
+    code = f"import time; from pathlib import Path; from misc.lock import locked\n{hold}"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        line = failure(capsys, command("phd_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run")))
+        first.kill()
+    assert f"another process trains in {tmp_path / 'run'}: wait for it" in line and not (tmp_path / "run").exists()
+
+
 def in_two_processes(arguments: list[str]) -> subprocess.CompletedProcess:
     """Runs the command under torchrun."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -317,6 +327,15 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(command, tmp_
     loader = "train.stage1.train_data_loader.kwargs"
     settings = [f"{loader}={{batch_size: 10, num_workers: 1, drop_last: true}}", "train.stage1.num_epochs=1"]
     settings += ["train.stage1.val_data_loader.kwargs={batch_size: 9}", "test.test_data_loader.kwargs={batch_size: 9}"]
+    # The decoder is reached through a module that the stage adds: it must be the same on both, and come back.
+    regressor = "{num_input_channels: 16, num_output_channels: 16, kernel_size: 1, stride: 1, padding: 0}"
+    settings += [
+        "train.stage1.student={forward_proc: forward_batch_only,"
+        " sequential: [encoder, entropy_model, decoder, +regressor],"
+        f" adaptations: {{regressor: {{key: ConvReg, kwargs: {regressor}}}}},"
+        " forward_hook: {output: [entropy_model.codec, +regressor]}}",
+        "train.stage1.criterion.kwargs.sub_terms.distortion.criterion_wrapper.kwargs.input.module_path=+regressor",
+    ]
     more = ["--skip_ckpt", "--resume", "--student_only", *(part for one in settings for part in ("--set", one))]
     whole, killed = (command("phd_resnet", "--run_dir", str(tmp_path / name), *more) for name in ("whole", "killed"))
     in_processes(2, main, whole, start_method="fork")

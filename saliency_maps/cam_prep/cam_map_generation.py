@@ -26,11 +26,11 @@ from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.image_folder import ImageFolder
+from misc.lock import locked
 from misc.ranks import Ranks, joined_ranks, local_rank
 from saliency_maps.cam_prep.cam_methods import FULL_GRAD, SALIENCY_TYPES
 from saliency_maps.cam_prep.class_indices import class_indices, digest
-from saliency_maps.cam_prep.lock import locked
-from saliency_maps.cam_prep.map_output import FORMATS, MapOutput, check_disk
+from saliency_maps.cam_prep.map_output import FORMATS, LOCK, MapOutput, check_disk
 from saliency_maps.cam_prep.map_run import batches_to_do, make_maps, shares
 from saliency_maps.cam_prep.saliency import SaliencyMapper
 from saliency_maps.cam_prep.target_layers import TargetLayer, select_target_layers
@@ -73,7 +73,8 @@ def make(args: argparse.Namespace, ranks: Ranks, argv: Sequence[str] | None) -> 
     }
     outputs = map_outputs(args, settings, map_names(image_names))
 
-    with locked(args.output) if ranks.first else nullcontext():
+    busy = f"another run is making the maps in {args.output}: wait for it or choose another --output"
+    with locked(args.output / LOCK, busy) if ranks.first else nullcontext():
         num_damaged = 0
         if ranks.first:
             num_damaged = sum(output.open() for output in outputs)

@@ -13,7 +13,6 @@ import numpy as np
 
 from misc.atomic import is_temporary
 from misc.errors import UserError
-from saliency_maps.cam_prep.lock import LOCK
 from saliency_maps.cam_prep.saliency import NO_PREFERENCE
 from saliency_maps.map_folder import (
     MANIFEST,
@@ -33,6 +32,7 @@ from saliency_maps.map_folder import (
 )
 
 FORMATS = ("npy", "packed")
+LOCK = ".lock"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 

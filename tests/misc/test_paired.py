@@ -64,7 +64,7 @@ def test_a_difference_in_top1_is_worth_bytes_by_the_mean_slope():
 
 @pytest.mark.parametrize(
     ("values", "sign"),
-    [([1.0, 2.0, 3.0], 0), ([1.9, 2.0, 2.1], 1), ([-1.9, -2.0, -2.1], -1), ([0.0, 0.0], 0), ([1.0], None)],
+    [([1.0, 2.0, 3.0], 0), ([1.9, 2.0, 2.1], 1), ([-1.9, -2.0, -2.1], -1), ([0.0] * 3, 0), ([1.0, 1.0], None)],
 )
 def test_a_mean_differs_from_zero_beyond_its_interval(values, sign):
     assert estimate(values).sign == sign
@@ -107,7 +107,7 @@ def test_what_is_missing_is_not_run_and_one_seed_has_no_spread():
     assert cells[3][1:] == ["200.0", "66.00 (1)", *["not run"] * 4]
     assert cells[4][5:] == ["no bytes in common", ""]
     assert conclusion(found) == (
-        'At equal bytes and against "none", top-1 is known of one seed only with "one"; '
+        'At equal bytes and against "none", top-1 is known of too few seeds with "one"; '
         'not compared with "absent", "half", "apart".'
     )
 
@@ -117,6 +117,21 @@ def test_nothing_to_compare():
     assert comparisons(beginnings(2) + rows_of("none", absent) + rows_of("other", absent), "none") == []
     assert comparisons(beginnings(2) + rows_of("none", curve(2)), "none") == []
     assert comparisons(rows_of("other", curve(2)), "none") == []
+
+
+def test_several_runs_from_one_beginning_are_averaged():
+    rows = beginnings(3) + rows_of("none", curve(3)) + rows_of("other", curve(3, -1)) + rows_of("other", curve(3, 3))
+    _, other = comparisons(rows, "none")
+    assert other.values == pytest.approx([1, 1, 1]) and other.means["0.1"][1].seeds == 3
+
+
+def test_a_slope_close_to_flat_is_no_exchange():
+    flat = [Point(100, 60), Point(200, 60.001)]
+    assert rate_differences([-1], [flat]) == []
+
+
+def test_two_seeds_are_too_few_for_a_verdict():
+    assert estimate([0.1 + 0.2, 0.3]).sign is None and estimate([1.0, 1.1, 1.2]).sign == 1
 
 
 def test_what_is_compared_and_what_it_begins_with_are_no_curves():

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,6 +28,7 @@ from misc.evaluation import validate
 from misc.losses import BppLoss, FeatureHint, RateLoss, SaliencyWeightedDistortion
 from misc.mean_gradients import check_terms, reduction_of
 from misc.ranks import ALONE, Ranks, joined_ranks
+from misc.run_folder import ROOT
 from misc.training import TrainingLoop
 from model.decoder import ResNetDecoder
 from model.encoder import ResidualEncoder
@@ -59,18 +62,27 @@ def test_a_rank_alone_is_asked_for_nothing():
     assert ALONE.gather(["a"]) == ["a"] and ALONE.from_first(lambda: 3) == 3 and ALONE.seed(7) == 7
     config = {"kwargs": {"batch_size": 5}}
     assert shared(config, PartOfEachBatch, ALONE) is config
-    check_batches("", config, 7, ALONE)
 
 
 def test_batches_that_ranks_do_not_divide_are_refused():
-    two = Ranks(0, 2)
-    check_batches("stage 1", {"kwargs": {"batch_size": 4, "drop_last": True}}, 7, two)
-    check_batches("stage 1", {"kwargs": {"batch_size": 4}}, 6, two)
-    for kwargs, message in (({"batch_size": 5}, "2 processes do not divide 5"), ({"batch_size": 4}, "has 3 images")):
+    two, images = Ranks(0, 2), list(range(7))
+    check_batches("stage 1", DataLoader(images, 4, drop_last=True), two)
+    check_batches("stage 1", DataLoader(images[:6], 4), two)
+    check_batches("stage 1", DataLoader(images, 4, sampler=RandomSampler(images, num_samples=6)), two)
+    for loader, message in (
+        (DataLoader(images, 5), "2 processes do not divide 5"),
+        (DataLoader(images, 4), "has 3 images"),
+        (DataLoader(images[:6], 4, sampler=RandomSampler(images, num_samples=5)), "has 1 images"),
+    ):
         with pytest.raises(UserError, match=message):
-            check_batches("stage 1", {"kwargs": kwargs}, 7, two)
-    with pytest.raises(UserError, match="batch_sampler"):
-        check_batches("stage 1", {"kwargs": {}, "batch_sampler": {"key": "BatchSampler"}}, 6, two)
+            check_batches("stage 1", loader, two)
+    for kind in (PartOfEachBatch, SomeBatches):
+        with pytest.raises(UserError, match="batch_sampler"):
+            shared({"kwargs": {}, "batch_sampler": {"key": "BatchSampler"}}, kind, two)
+    unequal = PartOfEachBatch(SequentialSampler(images), Ranks(0, 2), 4)
+    unequal.ranks = SimpleNamespace(world_size=2, from_first=lambda make: make(), share=two.share)
+    with pytest.raises(UserError, match="2 processes do not divide a batch of 3 images"):
+        list(unequal)
 
 
 def test_losses_say_what_they_are_or_are_refused():
@@ -141,10 +153,13 @@ def test_an_odd_number_of_images_gives_one_ranks_numbers(student, batch_size):
 
 
 def equalised(ranks: Ranks, student: SplitClassifier) -> list[torch.Tensor]:
+    torch.manual_seed(ranks.rank)
     with torch.no_grad():
         for tensor in student.state_dict().values():
             tensor += ranks.rank
-    ranks.equalise(student)
+    ranks.equalise(student, nn.Sequential(student.encoder, adaptation := nn.Conv2d(2, 2, 1)))
+    parts = ranks.gather([float(adaptation.weight.detach().sum())])
+    assert parts[0] == parts[1]
     return [tensor.numpy() for tensor in student.state_dict().values()]
 
 
@@ -152,6 +167,25 @@ def test_models_become_the_first_ranks(student):
     wanted = [tensor.clone().numpy() for tensor in student.state_dict().values()]
     for state in on_two(equalised, student):
         assert all((tensor == other).all() for tensor, other in zip(state, wanted, strict=True))
+
+
+def test_who_is_not_numbered_is_alone(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with joined_ranks() as ranks:
+        assert ranks is ALONE
+
+
+ORPHAN = "import os; from misc.ranks import _end_with; print(flush=True); _end_with(os.getppid())"
+PARENT = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", {ORPHAN!r}], stdout=subprocess.PIPE).stdout.readline()
+"""
+
+
+def test_a_rank_ends_with_the_process_that_started_it():
+    # What it inherits of its parent's stderr is open for as long as it lives.
+    subprocess.run([sys.executable, "-c", PARENT], cwd=ROOT, capture_output=True, timeout=60, check=True)
 
 
 def step(ranks: Ranks) -> None:
@@ -187,7 +221,7 @@ def killed(ranks: Ranks) -> None:
         (step, "error: the loss is not finite in stage 1, epoch 1, step 1 (rate nan): lower"),
         (user_error, "error: image 3 is broken"),
         (bug, "ZeroDivisionError"),
-        (killed, ""),
+        (killed, "error: another process has ended or does not answer; torchrun says below which"),
     ],
 )
 def test_a_rank_that_ends_ends_all_and_one_says_why(capfd, function, line):

@@ -487,8 +487,8 @@ def test_a_disk_that_fills_up_is_one_line(command, capsys, monkeypatch):
 def test_a_second_run_at_the_same_time_is_refused(command, tmp_path, capsys):
     """The first one's maps, and its hold, are left alone; when it is killed, the folder is free."""
     cam_map_generation.main(command)
-    hold = f"with locked(Path({str(tmp_path / 'maps')!r})): print(flush=True); time.sleep(60)"
-    code = f"import time; from pathlib import Path; from saliency_maps.cam_prep.lock import locked\n{hold}"
+    hold = f"with locked(Path({str(tmp_path / 'maps' / '.lock')!r}), ''): print(flush=True); time.sleep(60)"
+    code = f"import time; from pathlib import Path; from misc.lock import locked\n{hold}"
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE) as first:
         first.stdout.readline()
         assert "another run is making the maps in" in refused(command, capsys)

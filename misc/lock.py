@@ -1,4 +1,4 @@
-"""One run at a time in a folder of maps."""
+"""One process at a time where two would destroy each other's files."""
 
 import errno
 import fcntl
@@ -10,24 +10,23 @@ from pathlib import Path
 from misc.errors import UserError
 from saliency_maps.writing import unwritable
 
-LOCK = ".lock"
-
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder, which is made if need be, for as long as the context or the process lasts.
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Holds a lock for as long as the context or the process lasts. Where the file system has no locks, none is held.
 
-    Where the file system has no locks, nothing is held.
+    Args:
+        path: the lock's file; its folder is made if need be.
+        busy: what to say where another process holds it.
 
     Raises:
-        UserError: another process holds it, or it cannot be written to.
+        UserError: another process holds it, or its folder cannot be written to.
     """
-    path = folder / LOCK
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(path, busy)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise unwritable(path.parent, error) from None
     try:
         yield
     finally:
@@ -35,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, busy: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -44,9 +43,7 @@ def _acquire(path: Path) -> int:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 os.close(descriptor)
-                raise UserError(
-                    f"another run is making the maps in {path.parent}: wait for it or choose another --output"
-                ) from None
+                raise UserError(busy) from None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
