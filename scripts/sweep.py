@@ -318,7 +318,7 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    """Lays the rows out as a Markdown table."""
+    """Lays the rows of what was run out as a Markdown table, and says how many were not."""
     columns = {
         "run": "run",
         "top1": "top-1 %",
@@ -333,10 +333,9 @@ def table(rows: list[dict[str, object]]) -> str:
         "training_s": "training s",
     }
     lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
-    for row in rows:
-        absent = NOT_RUN if row["images"] == NOT_RUN else ""
-        lines.append(f"| {' | '.join(str(row.get(column, absent)) for column in columns)} |")
-    return "\n".join(lines)
+    done = [row for row in rows if row["images"] != NOT_RUN]
+    lines += [f"| {' | '.join(str(row.get(column, '')) for column in columns)} |" for row in done]
+    return "\n".join([*lines, *([f"\n{len(rows) - len(done)} of {len(rows)} runs: {NOT_RUN}"] if done != rows else [])])
 
 
 if __name__ == "__main__":
