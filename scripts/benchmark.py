@@ -1,6 +1,6 @@
 """Measures training beside a bare PyTorch loop, what speeds it up, the reading of images, and coding beside codecs.
 
-    python scripts/benchmark.py --config config/quickstart/phd_resnet.yaml --runs resources/sweeps/quickstart/phd_*
+    python scripts/benchmark.py --config config/quickstart/phd_resnet.yaml --runs resources/sweeps/quickstart/phd_*/
 
 The sides of a comparison alternate in one process; a table gives the median over the rounds of each side's
 milliseconds, and of its time relative to the first side's in the same round. Both sides of a training step have the
