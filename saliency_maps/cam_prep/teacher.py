@@ -65,7 +65,7 @@ def teacher_by_name(
 
 
 def teacher_from_config(path: str | Path, weights_path: str | None = None, random_weights: bool = False) -> Teacher:
-    """Builds the teacher of a training config, uncut.
+    """Builds the teacher of a training config, uncut, and nothing else of the config: no data set need be there.
 
     Args:
         path: a training config; its `models.teacher_model.kwargs` are those of `create_timm_model` and `split_idx`.
@@ -75,14 +75,13 @@ def teacher_from_config(path: str | Path, weights_path: str | None = None, rando
     Raises:
         UserError: a config without a teacher, or a teacher without trained weights.
     """
-    from misc.config import load_config
+    from misc.config import compose_config
 
-    models = load_config(path, mode="test").data["models"]
-    try:
-        kwargs = dict(models["teacher_model"]["kwargs"])
-        name = kwargs.pop("name")
-    except KeyError:
-        raise UserError(f"{path} has no models.teacher_model with kwargs and a name in them") from None
+    config, place = compose_config(path, mode="test"), "models.teacher_model.kwargs"
+    if not config.has(f"{place}.name"):
+        raise UserError(f"{path} has no models.teacher_model with kwargs and a name in them")
+    kwargs = dict(config.construct(place))
+    name = kwargs.pop("name")
     kwargs.pop("split_idx", None)
     if random_weights:
         kwargs |= {"weights_path": None, "pretrained": False}

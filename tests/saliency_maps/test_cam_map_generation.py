@@ -561,24 +561,35 @@ def test_a_size_that_the_teacher_cannot_take_is_refused():
         teacher.input_format(swin, 96)
 
 
-CONFIG = {
-    "key": "timm_backbone",
-    "kwargs": {"name": MODEL, "num_classes": 3, "split_idx": 2, "pretrained_cfg_overlay": {"input_size": [3, 64, 64]}},
-}
+KWARGS = {"name": MODEL, "num_classes": 3, "split_idx": 2, "pretrained_cfg_overlay": {"input_size": [3, 64, 64]}}
+WITHOUT_DATA = """
+datasets:
+  val: !import_call
+    key: misc.image_folder.ImageFolder
+    init: {kwargs: {root: nowhere}}
+test:
+  test_data_loader:
+    dataset_id: val
+    sampler: {class_or_func: !import_get {key: torch.utils.data.SequentialSampler}}
+    kwargs: {}
+"""
 
 
 @pytest.fixture
-def config(monkeypatch):
-    """Stands in for the config loader, whose own tests are elsewhere; returns the teacher's kwargs."""
-    entry = {**CONFIG, "kwargs": dict(CONFIG["kwargs"])}
-    loaded = SimpleNamespace(data={"models": {"teacher_model": entry}})
-    monkeypatch.setattr("misc.config.load_config", lambda path, overrides=(), mode="train": loaded)
-    return entry["kwargs"]
+def config(tmp_path):
+    """Writes configs of a teacher, whose data set is not there; returns their paths."""
+
+    def write(**kwargs: object) -> Path:
+        path = tmp_path / "any.yaml"
+        models = {"models": {"teacher_model": {"key": "timm_backbone", "kwargs": kwargs}}}
+        path.write_text(json.dumps(models)[1:-1] + "\n" + WITHOUT_DATA)
+        return path
+
+    return write
 
 
-def test_the_teacher_of_a_config_is_built_uncut(config, weights):
-    config["weights_path"] = str(weights)
-    found = teacher.teacher_from_config("any.yaml")
+def test_the_teacher_of_a_config_is_built_uncut_and_without_data(config, weights):
+    found = teacher.teacher_from_config(config(**KWARGS, weights_path=str(weights)))
     assert (found.name, found.weights_path, found.model.num_classes) == (MODEL, str(weights), 3)
     assert teacher.input_format(found.model).size == (64, 64)
     state = teacher.teacher_by_name(MODEL, str(weights), 3).model.state_dict()
@@ -586,15 +597,16 @@ def test_the_teacher_of_a_config_is_built_uncut(config, weights):
 
 
 def test_an_untrained_teacher_is_refused(config, weights):
-    with pytest.raises(UserError, match=r"the teacher of any\.yaml is untrained"):
-        teacher.teacher_from_config("any.yaml")
-    assert teacher.teacher_from_config("any.yaml", str(weights)).weights_path == str(weights)
+    with pytest.raises(UserError, match=r"the teacher of .*any\.yaml is untrained"):
+        teacher.teacher_from_config(config(**KWARGS))
+    assert teacher.teacher_from_config(config(**KWARGS), str(weights)).weights_path == str(weights)
 
 
 def test_a_config_without_a_teacher_is_refused(config):
-    config.pop("name")
+    path = config(**KWARGS)
+    path.write_text(path.read_text().replace("teacher_model", "model"))
     with pytest.raises(UserError, match=r"no models\.teacher_model"):
-        teacher.teacher_from_config("any.yaml")
+        teacher.teacher_from_config(path)
 
 
 def run_alone(*command, folder) -> subprocess.CompletedProcess:
