@@ -14,15 +14,14 @@ NEEDED = ("run", "method", "set", "seed", "images", "top1", "predictive_loss", "
 NOT_RUN = "not run"
 Row = Mapping[str, str]
 _BEGINNING = re.compile(r"([^/\s\"]+)/weights\.safetensors")
-_SEED_OF_BEGINNING = re.compile(r"-seed\d+(?=/weights\.safetensors)")
 _LMBDA = re.compile(r"(?:^| )lmbda=(\S+)")
 
 
 class Student(NamedTuple):
-    """One setting of a method, averaged over its seeds, or over those of the run that it begins with.
+    """One setting of a method, averaged over its seeds.
 
     Attributes:
-        setting: what was set, as the sweep wrote it, without a seed.
+        setting: what was set, as the sweep wrote it.
         seeds: how many.
         point: mean rate and accuracy.
         spread: standard deviation of top-1 over the seeds, points; None of one seed.
@@ -76,8 +75,7 @@ def students_of(rows: Sequence[Row]) -> dict[str, list[Student]]:
     """Returns the students of each method by rising rate; rows that were not run are left out."""
     seeds: dict[tuple[str, str], list[Point]] = {}
     for row in tested(rows):
-        setting = _SEED_OF_BEGINNING.sub("", row["set"])
-        seeds.setdefault((row["method"], setting), []).append(point_of(row))
+        seeds.setdefault((row["method"], row["set"]), []).append(point_of(row))
     methods: dict[str, list[Student]] = {}
     for (method, setting), points in seeds.items():
         accuracies = [point.top1 for point in points]

@@ -7,7 +7,7 @@ import pytest
 from misc.paired import Estimate, comparisons, estimate, rate_differences, top1_difference, without_compared
 from misc.paired_table import conclusion, paired_table
 from misc.rate_accuracy import Point
-from misc.sweep_table import beginning, lmbda, students_of
+from misc.sweep_table import beginning, lmbda
 
 REFERENCE = [Point(100, 60), Point(200, 64)]  # 4 points for twice the bytes
 
@@ -141,8 +141,7 @@ def test_what_is_compared_and_what_it_begins_with_are_no_curves():
     assert without_compared(rows, "missing") == rows
 
 
-def test_seeds_of_beginnings_are_seeds_of_one_setting():
+def test_beginning_and_lmbda_are_read_from_what_was_set():
     rows = rows_of("method", curve(3))
     assert (beginning(rows[0]), lmbda(rows[0])) == ("first-0.1-seed0", "0.1")
-    assert [student.seeds for student in students_of(rows)["method"]] == [3, 3]
     assert beginning({"set": "a.lmbda=0.1"}) is lmbda({"set": "a.lmbda=0.1"}) is None
