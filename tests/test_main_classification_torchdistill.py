@@ -212,7 +212,7 @@ def kill_at(monkeypatch, name: str, calls: int) -> None:
     monkeypatch.setattr(TrainingLoop, name, counting)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, capsys, monkeypatch, workers):
     loader = [f"train.stage{stage}.train_data_loader.kwargs" for stage in (1, 2)]
     settings = [f"{loader[0]}.num_workers={workers}", f"{loader[0]}.persistent_workers={bool(workers)}"]
