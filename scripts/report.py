@@ -38,6 +38,7 @@ from saliency_maps.cam_prep.teacher import teacher_from_config
 from saliency_maps.drawing import png
 
 SMALL_LOSS = 0.5  # points of top-1
+BASELINE = "Entropic Student"
 UNWEIGHTED = "second half, no weights"  # the method that the others with its beginnings are compared with
 WEIGHTS = "Weights of the distortion"
 
@@ -47,7 +48,8 @@ def get_argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("results", type=Path, metavar="CSV", help="from scripts/sweep.py")
     parser.add_argument("--codecs", required=True, type=Path, metavar="CSV", help="from scripts/evaluate_codecs.py")
-    parser.add_argument("--anchor", default="Entropic Student", help="method to compare with (default: %(default)s)")
+    anchors = f"methods to compare with, beside the codecs (default: those of {BASELINE} with two points or more)"
+    parser.add_argument("--anchors", nargs="+", metavar="METHOD", help=anchors)
     runs = "the sweep's run folders: adds training curves and, with the data set, where and how much a student spends"
     parser.add_argument("--runs", type=Path, metavar="DIR", help=runs)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -62,14 +64,16 @@ def main(argv: list[str] | None = None) -> None:
     methods = students_of(curve_rows)
     if not methods:
         raise UserError(f"no run in {args.results} was run: python scripts/sweep.py makes them")
-    if args.anchor not in methods and args.anchor not in {row["method"] for row in rows}:
-        raise UserError(f"--anchor {args.anchor} is no method in {args.results}{did_you_mean(args.anchor, methods)}")
+    anchors = args.anchors or [name for name in methods if name.startswith(BASELINE) and len(methods[name]) > 1]
+    for anchor in anchors:
+        if anchor not in methods:
+            raise UserError(f"--anchors {anchor} is no method that was run{did_you_mean(anchor, methods)}")
     teacher = teacher_top1(rows)
     curves = {name: [student.point for student in students] for name, students in methods.items()}
     curves |= {name: [Point(point.bytes_per_image, point.top1) for point in points] for name, points in codecs.items()}
     best = recommended(curve_rows, SMALL_LOSS)
     routes = {"student": route_of(best), **codec_routes(codecs, float(best["top1"]))}
-    summary = summary_table(curves, teacher, [args.anchor, *codecs])
+    summary = summary_table(curves, teacher, [*anchors, *codecs])
     times = times_table(routes)
     weights = comparisons(rows, UNWEIGHTED)
     files = {

@@ -107,8 +107,8 @@ def test_the_spread_is_that_of_the_seeds(files):
     [
         (
             lambda text: text,
-            ["--anchor", "Entropic"],
-            "--anchor Entropic is no method .* did you mean 'Entropic Student'",
+            ["--anchors", "ours", "Entropic"],
+            "--anchors Entropic is no method .* did you mean 'Entropic Student'",
         ),
         (lambda text: text.replace("sent_bytes", "bytes"), [], "has no column sent_bytes"),
         (lambda text: text.replace(",60,5.0,", ",60,9.0,"), [], r"teachers of \[65.0, 69.0\] % top-1"),
