@@ -13,6 +13,7 @@ from misc.sweep_table import Row, beginning, lmbda, point_of, tested
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
+Start = tuple[str, str | None]  # the run that one begins with, and the lmbda with which it goes on
 
 
 class Estimate(NamedTuple):
@@ -60,8 +61,8 @@ class Comparison(NamedTuple):
 def comparisons(rows: Sequence[Row], reference: str) -> list[Comparison]:
     """Compares a method with those that begin with the same runs' weights; it is the first itself.
 
-    A seed is that of the run that two runs begin with; several runs of one method from it are averaged. Their curves
-    are the points of those of its runs from which both methods went on.
+    A seed is that of the run that two runs begin with. Their curves are the points of those of its runs and those lmbda
+    with which both methods went on; several runs of one method with both the same are averaged.
 
     Returns:
         A comparison for each method; [] where there is nothing to compare, or nothing of it was run.
@@ -136,31 +137,31 @@ def _beginnings(rows: Sequence[Row], method: str) -> set[str]:
 def _comparison(name: str, own: Sequence[Row], references: Sequence[Row], seeds: Mapping[str, str]) -> Comparison:
     means = {}
     for value in dict.fromkeys(map(lmbda, references)):
-        points = _by_beginning([row for row in own if lmbda(row) == value]).values()
+        points = [point for (_, its), point in _points(own).items() if its == value]
         means[value] = tuple(map(estimate, zip(*points, strict=True))) if points else None
-    pairs = _pairs(_by_beginning(references), _by_beginning(own), seeds)
+    pairs = _pairs(_points(references), _points(own), seeds)
     compared = [pair for pair in pairs if top1_difference(*pair) is not None]
     values = [top1_difference(*pair) for pair in compared]
     rates = rate_differences(values, [curve for curve, _ in compared])
     return Comparison(name, means, len(pairs), values, estimate(values), estimate(rates))
 
 
-def _by_beginning(rows: Sequence[Row]) -> dict[str, Point]:
-    points: dict[str, list[Point]] = {}
+def _points(rows: Sequence[Row]) -> dict[Start, Point]:
+    points: dict[Start, list[Point]] = {}
     for row in tested(rows):
-        points.setdefault(beginning(row), []).append(point_of(row))
-    return {run: Point(*map(statistics.mean, zip(*its, strict=True))) for run, its in points.items()}
+        points.setdefault((beginning(row), lmbda(row)), []).append(point_of(row))
+    return {start: Point(*map(statistics.mean, zip(*its, strict=True))) for start, its in points.items()}
 
 
 def _pairs(
-    reference: Mapping[str, Point], points: Mapping[str, Point], seeds: Mapping[str, str]
+    reference: Mapping[Start, Point], points: Mapping[Start, Point], seeds: Mapping[str, str]
 ) -> list[tuple[list[Point], list[Point]]]:
     """Returns both methods' curves for each seed of which they have at least two points in common."""
     pairs = []
     for seed in dict.fromkeys(seeds.values()):
-        shared = [run for run, its in seeds.items() if its == seed and run in reference and run in points]
+        shared = [start for start in reference if start in points and seeds[start[0]] == seed]
         if len(shared) > 1:
-            pairs.append(([reference[run] for run in shared], [points[run] for run in shared]))
+            pairs.append(([reference[start] for start in shared], [points[start] for start in shared]))
     return pairs
 
 

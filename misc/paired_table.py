@@ -6,11 +6,11 @@ from misc.paired import Comparison, Estimate
 from misc.sweep_table import NOT_RUN
 
 RULE = (
-    "Means ± standard deviations over seeds, in brackets how many. Each pair of runs begins with the same weights; per "
-    "seed, straight lines of top-1 over the logarithm of the bytes are compared over the bytes that both span, and "
-    "bytes at equal top-1 follow by the mean slope of the first row's lines, whose own "
-    "spread is left out. A difference is shown where the 95 % "
-    "interval of the mean (Student's t over seeds, for each row by itself) leaves zero out."
+    "Means ± standard deviations over seeds, in brackets how many. Each pair of runs begins with the same weights and "
+    "has the same seed. Per seed, straight lines of top-1 over the logarithm of the bytes are compared over the bytes "
+    "that both span; bytes at equal top-1 follow by the mean slope of the first row's lines, whose own spread is left "
+    "out. A difference is shown where the 95 % interval of the mean (Student's t over seeds, for each row by itself) "
+    "leaves zero out."
 )
 
 

@@ -15,10 +15,9 @@ A sweep file lists groups; a group is the product of its configs, the values und
         set:
           train.stage1.num_epochs: 3        # one value, or a list of which each makes a run and names it
           lmbda: [0.03, 0.06]
-        seeds: [0]                          # default
+        seeds: [0]                          # default, or the seed of the run that it begins with
       - configs: [finetune_resnet.yaml]
         after: [phd_resnet-*]               # one run for each of these earlier ones, whose weights it begins with
-        inherit: [lmbda]                    # what each of them had under `set` (default: nothing)
         name: tuned                         # what the runs are called (default: the config's name)
 
 A sweep given again goes on, also in the middle of a run: one is made anew only where its config, its seed or another
@@ -57,7 +56,7 @@ from misc.progress import progress_bar
 from misc.run_folder import CONFIG, FACTS, ROOT
 from misc.sweep_maps import Maps, maps_of, read_maps
 
-GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after", "inherit")
+GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
 NOT_RUN = "not run"
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
@@ -192,30 +191,29 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
     list in the group.
 
     Raises:
-        UserError: no configs, an unknown key, no such earlier run, or one without what is to be inherited.
+        UserError: no configs, an unknown key, or no such earlier run.
     """
     if "configs" not in group:
         raise UserError(f"{path}: a group has no 'configs'")
     for key in group:
         if key not in GROUP_KEYS:
             raise UserError(f"{path}: unknown key '{key}' in a group{did_you_mean(key, GROUP_KEYS)}")
-    if "inherit" in group and "after" not in group:
-        raise UserError(f"{path}: a group has 'inherit' without 'after', the runs to inherit from")
     lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
     settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
-    seeds = group.get("seeds", [0])
     sources = begins_with(group["after"], earlier, path) if "after" in group else [None]
+    seeds = group.get("seeds", [None])
     choices = itertools.product(group["configs"], sources, itertools.product(*settings.values()), seeds)
     for config, source, values, seed in choices:
         named = [value for key, value in zip(settings, values, strict=True) if key in lists]
         parts = [value.rpartition(".")[2] if isinstance(value, str) else str(value) for value in named]
         origin = [source.name] if source else []
         name = "-".join(
-            [group.get("name", Path(config).stem), *origin, *parts, *([f"seed{seed}"] if "seeds" in group else [])]
+            [group.get("name", Path(config).stem), *origin, *parts, *([] if seed is None else [f"seed{seed}"])]
         )
+        if seed is None:
+            seed = source.seed if source else 0
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
         if source:
-            overrides = (*inherited(group, source, path), *overrides)
             weights = source.folder / "weights.safetensors"
             inside = weights.relative_to(ROOT) if weights.is_relative_to(ROOT) else weights
             overrides += (f"{BEGINS_WITH}={json.dumps(inside.as_posix())}",)
@@ -233,19 +231,6 @@ def begins_with(patterns: Sequence[str], earlier: Sequence[Run], path: Path) -> 
         if not fnmatch.filter(names(earlier), pattern):
             raise UserError(f"{path}: 'after' names no earlier run: {pattern}{did_you_mean(pattern, names(earlier))}")
     return [run for run in earlier if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
-
-
-def inherited(group: dict, source: Run, path: Path) -> list[str]:
-    """Returns those overrides of an earlier run that a group inherits.
-
-    Raises:
-        UserError: the run has no such override.
-    """
-    settings = {override.partition("=")[0]: override for override in source.overrides}
-    for key in group.get("inherit", []):
-        if key not in settings:
-            raise UserError(f"{path}: 'inherit': {source.name} does not set {key}{did_you_mean(key, settings)}")
-    return [settings[key] for key in group.get("inherit", [])]
 
 
 def make(run: Run, device: str | None) -> bool:

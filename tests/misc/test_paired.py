@@ -13,11 +13,16 @@ REFERENCE = [Point(100, 60), Point(200, 64)]  # 4 points for twice the bytes
 
 
 def rows_of(method: str, points: dict[tuple[str, int], Point | None]) -> list[dict[str, str]]:
-    """Returns rows by (lmbda, seed of the beginning); None was not run. Their own seed is 0, as in a sweep."""
+    """Returns rows by (lmbda, seed of the beginning); None was not run."""
     rows = []
     for (value, seed), point in points.items():
-        weights = f'x.weights_path="sweeps/s/first-{value}-seed{seed}/weights.safetensors"'
-        row = {"run": f"{method}-{value}-{seed}", "method": method, "set": f"lmbda={value} {weights}", "seed": "0"}
+        weights = f'x.weights_path="sweeps/s/first-seed{seed}/weights.safetensors"'
+        row = {
+            "run": f"{method}-{value}-{seed}",
+            "method": method,
+            "set": f"lmbda={value} {weights}",
+            "seed": str(seed),
+        }
         found = {"images": "not run", "top1": "", "sent_bytes": ""}
         if point:
             found = {"images": "9", "top1": str(point.top1), "sent_bytes": str(point.bytes_per_image)}
@@ -27,8 +32,7 @@ def rows_of(method: str, points: dict[tuple[str, int], Point | None]) -> list[di
 
 def beginnings(seeds: int) -> list[dict[str, str]]:
     facts = {"method": "first", "set": "", "images": "not run", "sent_bytes": "", "top1": ""}
-    names = ((f"first-{value}-seed{seed}", str(seed)) for value in ("0.1", "0.2") for seed in range(seeds))
-    return [{"run": run, "seed": seed, **facts} for run, seed in names]
+    return [{"run": f"first-seed{seed}", "seed": str(seed), **facts} for seed in range(seeds)]
 
 
 def curve(seeds: int, shift: float = 0.0) -> dict[tuple[str, int], Point]:
@@ -125,6 +129,15 @@ def test_several_runs_from_one_beginning_are_averaged():
     assert other.values == pytest.approx([1, 1, 1]) and other.means["0.1"][1].seeds == 3
 
 
+def test_the_points_of_a_seed_may_have_beginnings_of_their_own():
+    def own(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"set": row["set"].replace("first-", f"first-{lmbda(row)}-")} for row in rows]
+
+    rows = own(rows_of("none", curve(3)) + rows_of("higher", curve(3, 1.0)))
+    firsts = [{**row, "run": row["run"].replace("-", f"-{value}-")} for value in (0.1, 0.2) for row in beginnings(3)]
+    assert comparisons(firsts + rows, "none")[1].values == pytest.approx([1, 1, 1])
+
+
 def test_a_slope_close_to_flat_is_no_exchange():
     flat = [Point(100, 60), Point(200, 60.001)]
     assert rate_differences([-1], [flat]) == []
@@ -135,7 +148,8 @@ def test_two_seeds_are_too_few_for_a_verdict():
 
 
 def test_what_is_compared_and_what_it_begins_with_are_no_curves():
-    tuned = rows_of("tuned", {("0.3", 0): Point(90, 66)})
+    (row,) = rows_of("tuned", {("0.3", 0): Point(90, 66)})
+    tuned = [row | {"set": row["set"].replace("first-", "other-")}]
     rows = beginnings(1) + rows_of("none", curve(1)) + rows_of("other", curve(1)) + tuned
     assert without_compared(rows, "none") == tuned
     assert without_compared(rows, "missing") == rows
@@ -143,5 +157,5 @@ def test_what_is_compared_and_what_it_begins_with_are_no_curves():
 
 def test_beginning_and_lmbda_are_read_from_what_was_set():
     rows = rows_of("method", curve(3))
-    assert (beginning(rows[0]), lmbda(rows[0])) == ("first-0.1-seed0", "0.1")
+    assert (beginning(rows[0]), lmbda(rows[0])) == ("first-seed0", "0.1")
     assert beginning({"set": "a.lmbda=0.1"}) is lmbda({"set": "a.lmbda=0.1"}) is None

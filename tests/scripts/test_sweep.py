@@ -43,7 +43,7 @@ def test_a_group_is_the_product_of_configs_values_and_seeds(write):
 def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     first = {"method": "distilled", "configs": ["a.yaml"], "set": {"lmbda": [0.1, 0.2]}}
     tuned = {"configs": ["b.yaml"], "after": ["a-0.*"]}
-    path = write([first, tuned, {**tuned, "name": "other", "method": "others", "inherit": ["lmbda"]}])
+    path = write([first, tuned, {**tuned, "name": "other", "method": "others", "set": {"lmbda": [0.3]}}])
     content = json.loads(path.read_text()) | {"output": "resources/sweeps/s"}
     _, (_, (outside, _), _) = sweep.read_sweep(path)
     assert outside.overrides == (f'{sweep.BEGINS_WITH}="{path.parent}/runs/a-0.1/weights.safetensors"',)
@@ -52,8 +52,16 @@ def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     assert [run.name for run in runs] == ["b-a-0.1", "b-a-0.2"]
     assert runs[1].overrides == (f'{sweep.BEGINS_WITH}="resources/sweeps/s/a-0.2/weights.safetensors"',)
     assert [run.method for run in (*sources, *runs)] == ["distilled", "distilled", "b", "b"]
-    assert [(run.name, run.method) for run in others] == [("other-a-0.1", "others"), ("other-a-0.2", "others")]
-    assert [run.overrides for run in others] == [("lmbda=0.1", *runs[0].overrides), ("lmbda=0.2", *runs[1].overrides)]
+    assert [(run.name, run.method) for run in others] == [("other-a-0.1-0.3", "others"), ("other-a-0.2-0.3", "others")]
+    assert [run.overrides for run in others] == [("lmbda=0.3", *run.overrides) for run in runs]
+
+
+def test_a_run_has_the_seed_of_the_one_that_it_begins_with(write):
+    first = {"configs": ["a.yaml"], "seeds": [0, 1]}
+    tuned = {"configs": ["b.yaml"], "after": ["a-*"]}
+    _, (_, runs, others) = sweep.read_sweep(write([first, tuned, {**tuned, "name": "c", "seeds": [2]}]))
+    assert [(run.name, run.seed) for run in runs] == [("b-a-seed0", 0), ("b-a-seed1", 1)]
+    assert [(run.name, run.seed) for run in others] == [("c-a-seed0-seed2", 2), ("c-a-seed1-seed2", 2)]
 
 
 @pytest.mark.parametrize(
@@ -62,14 +70,6 @@ def test_a_group_begins_with_the_weights_of_earlier_runs(write):
         ([{"configs": ["a.yaml"]}, {"configs": ["b.yaml"], "after": ["c*"]}], "'after' names no earlier run: c\\*"),
         ([{"configs": ["a.yaml"], "sett": {}}], "unknown key 'sett' in a group; did you mean 'set'"),
         ([{"set": {}}], "a group has no 'configs'"),
-        ([{"configs": ["a.yaml"], "inherit": ["lmbda"]}], "'inherit' without 'after'"),
-        (
-            [
-                {"configs": ["a.yaml"], "set": {"lmbda": 1}},
-                {"configs": ["b.yaml"], "after": ["a"], "inherit": ["lambda"]},
-            ],
-            "'inherit': a does not set lambda; did you mean 'lmbda'",
-        ),
         ([{"configs": ["a.yaml"]}, {"configs": ["a.yaml"]}], "two runs are called a"),
     ],
 )
@@ -160,6 +160,13 @@ def test_the_repositorys_sweep_makes_every_map_that_it_needs():
     all_maps = read_maps(content["maps"], path)
     runs = [run for group in groups for run in group if run.config.stem == "guided_resnet"][::3]
     assert set(sweep.needed_maps(runs, all_maps).values()) == set(all_maps)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("sweep.yaml")), ids=lambda path: path.parent.name)
+def test_the_repositorys_sweeps_name_configs_and_values_that_exist(path):
+    content, groups = sweep.read_sweep(path)
+    first_of_each = [group[0] for group in groups]
+    assert set(sweep.needed_maps(first_of_each, read_maps(content.get("maps", {}), path))) == set(first_of_each)
 
 
 @pytest.mark.slow
