@@ -6,8 +6,6 @@ line that says so. What a codec costs at each quality, and what a classifier mak
 
 import csv
 import io
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,8 +25,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype, to_pil
 from misc.atomic import write_atomically
 from misc.errors import UserError, did_you_mean
 from misc.image_folder import ImageFolder
+from misc.rate_accuracy import Point, bytes_at, frontier
 
 _REMEDY = "make it with `python scripts/evaluate_codecs.py`"
+_TEACHERS_MARGIN = 0.2  # points of top-1
 
 
 class Stream(NamedTuple):
@@ -190,6 +190,7 @@ class CodecPoint(NamedTuple):
         bpp: bits per pixel of the classifier's input, as in a student's test.
         top1: of the teacher on the decoded images, percent.
         top5: percent.
+        teacher_top1: of the teacher on the images as they are, percent.
         images: how many.
         encode_ms: from the image to the file, median over single images.
         decode_ms: from the file to the classifier's logits, likewise.
@@ -202,6 +203,7 @@ class CodecPoint(NamedTuple):
     bpp: float
     top1: float
     top5: float
+    teacher_top1: float
     images: int
     encode_ms: float
     decode_ms: float
@@ -210,21 +212,15 @@ class CodecPoint(NamedTuple):
 def bytes_for_accuracy(points: Sequence[CodecPoint], top1: float) -> float | None:
     """Returns the fewest bytes per image at which one codec reaches an accuracy; None if it never does.
 
-    Between neighbouring points, top-1 is linear in the logarithm of the bytes. Where a curve falls again, its first
-    crossing counts; below its first point, that point's bytes do, as the codec writes nothing smaller.
+    Read from the curve by `bytes_at`; below its first point, that point's bytes count, as the codec writes nothing
+    smaller.
 
     Args:
         points: of one codec, in any order.
         top1: the accuracy, percent.
     """
-    curve = sorted((point.bytes_per_image, point.top1) for point in points)
-    if curve and curve[0][1] >= top1:
-        return curve[0][0]
-    for (low_bytes, low), (high_bytes, high) in itertools.pairwise(curve):
-        if low < top1 <= high:
-            share = (top1 - low) / (high - low)
-            return math.exp((1 - share) * math.log(low_bytes) + share * math.log(high_bytes))
-    return None
+    curve = [Point(point.bytes_per_image, point.top1) for point in points]
+    return bytes_at(curve, max(top1, frontier(curve)[0].top1)) if curve else None
 
 
 def write_points(path: str | Path, points: Sequence[CodecPoint]) -> None:
@@ -253,6 +249,26 @@ def read_points(path: str | Path) -> list[CodecPoint]:
     if not points:
         raise UserError(f"{path} has no rows: {_REMEDY}")
     return points
+
+
+def check_same_test(points: Sequence[CodecPoint], teacher_top1: float, images: int) -> None:
+    """Checks that codecs were measured in front of the teacher, and on as many images, as the students beside them.
+
+    Args:
+        points: of all codecs.
+        teacher_top1: of the students' teacher, percent. Another device may see an image or two in another way.
+        images: on which the students were tested.
+
+    Raises:
+        UserError: another teacher or another number of images.
+    """
+    for point in points:
+        if abs(point.teacher_top1 - teacher_top1) > _TEACHERS_MARGIN or point.images != images:
+            raise UserError(
+                f"the codecs were measured with a teacher of {point.teacher_top1:.2f} % top-1 on {point.images} "
+                f"images, the students with one of {teacher_top1:.2f} % on {images}: measure both with the same, "
+                "scripts/evaluate_codecs.py takes a student's --config"
+            )
 
 
 def by_codec(points: Sequence[CodecPoint]) -> dict[str, list[CodecPoint]]:

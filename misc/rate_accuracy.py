@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+LEAST_OVERLAP = 1.0  # points of top-1; over less, a delta is the noise of single images
+
 
 class Point(NamedTuple):
     """One setting of a method: mean bytes per image and top-1 in percent."""
@@ -57,13 +59,13 @@ def bd_rate(anchor: Sequence[Point], points: Sequence[Point]) -> Delta | None:
     """Returns how much less rate `points` need than `anchor`, over the accuracies that both reach.
 
     G. Bjontegaard, VCEG-M33 (2001), with top-1 in place of PSNR and PCHIP in place of the cubic, as in JVET's sheets.
-    None where the curves share no accuracies, or one has fewer than two points.
+    None where the curves share less than one point of top-1, or one has fewer than two points on its `frontier`.
     """
     curves = frontier(anchor), frontier(points)
     if min(map(len, curves)) < 2:
         return None
     low, high = max(curve[0].top1 for curve in curves), min(curve[-1].top1 for curve in curves)
-    if low >= high:
+    if high - low < LEAST_OVERLAP:
         return None
     before, after = (_log_bytes(curve).integrate(low, high) / (high - low) for curve in curves)
     return Delta(100 * math.expm1(after - before), low, high)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from misc.codecs import CodecPoint, by_codec, bytes_for_accuracy
+from misc.codecs import CodecPoint, by_codec, bytes_for_accuracy, check_same_test
 from misc.errors import UserError
 from misc.evaluation import KILOBYTE
 from misc.page import figure, table, terms
@@ -84,10 +84,11 @@ def teacher_of(runs: Sequence[Run], points: Sequence[CodecPoint]) -> dict:
     if len({teacher["top1"] for teacher in teachers}) > 1:
         found = ", ".join(f"{run.label} {teacher['top1']:.2f} %" for run, teacher in zip(runs, teachers, strict=True))
         raise UserError(f"the runs' teachers differ in top-1 ({found}): report runs of one teacher at a time")
-    counts = {run.student["images"] for run in runs} | {point.images for point in points}
+    counts = {run.student["images"] for run in runs}
     if len(counts) > 1:
         found = " and ".join(map(str, sorted(counts)))
-        raise UserError(f"runs and codecs were tested on different images ({found} of them): test them on the same")
+        raise UserError(f"the runs were tested on different images ({found} of them): test them on the same")
+    check_same_test(points, teachers[0]["top1"], *counts)
     return teachers[0]
 
 

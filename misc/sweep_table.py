@@ -21,13 +21,11 @@ class Student(NamedTuple):
     """One setting of a method, averaged over its seeds.
 
     Attributes:
-        setting: what was set, as the sweep wrote it.
         seeds: how many.
         point: mean rate and accuracy.
         spread: standard deviation of top-1 over the seeds, points; None of one seed.
     """
 
-    setting: str
     seeds: int
     point: Point
     spread: float | None
@@ -77,11 +75,11 @@ def students_of(rows: Sequence[Row]) -> dict[str, list[Student]]:
     for row in tested(rows):
         seeds.setdefault((row["method"], row["set"]), []).append(point_of(row))
     methods: dict[str, list[Student]] = {}
-    for (method, setting), points in seeds.items():
+    for (method, _), points in seeds.items():
         accuracies = [point.top1 for point in points]
         mean = Point(statistics.mean(point.bytes_per_image for point in points), statistics.mean(accuracies))
         spread = statistics.stdev(accuracies) if len(points) > 1 else None
-        methods.setdefault(method, []).append(Student(setting, len(points), mean, spread))
+        methods.setdefault(method, []).append(Student(len(points), mean, spread))
     return {name: sorted(students, key=lambda student: student.point) for name, students in methods.items()}
 
 
@@ -101,7 +99,8 @@ def teacher_top1(rows: Sequence[Row]) -> float:
 
 def recommended(rows: Sequence[Row], loss: float) -> Row:
     """Returns the student that sends least among those within `loss` points of the teacher, or loses least of all."""
-    near = [row for row in tested(rows) if float(row["predictive_loss"]) <= loss]
+    students = [row for row in tested(rows) if row["predictive_loss"]]
+    near = [row for row in students if float(row["predictive_loss"]) <= loss]
     if near:
         return min(near, key=lambda row: float(row["sent_bytes"]))
-    return min(tested(rows), key=lambda row: (float(row["predictive_loss"]), float(row["sent_bytes"])))
+    return min(students, key=lambda row: (float(row["predictive_loss"]), float(row["sent_bytes"])))

@@ -24,7 +24,7 @@ from misc.config import load_config
 from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation import KILOBYTE, TIMED_IMAGES, Accuracy, latencies
+from misc.evaluation import KILOBYTE, TIMED_IMAGES, Accuracy, latencies, test_classifier
 from misc.image_folder import ImageFolder
 from misc.models import build_model
 from misc.progress import progress_bar
@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = available_settings(args.codecs)
     points = evaluate(teacher, images, settings, device, args.num_workers)
     write_points(args.output, points)
-    print(f"\nTeacher on {len(images):,} images after a codec\n{summary(points)}\n\nResults: {args.output}")
+    print(f"\nTeacher on {len(images):,} images as they are: top-1 {points[0].teacher_top1:.2f} %; after a codec")
+    print(f"{summary(points)}\n\nResults: {args.output}")
 
 
 def images_of_test(config: dict) -> ImageFolder:
@@ -74,7 +75,7 @@ def evaluate(
     teacher: nn.Module, images: ImageFolder, settings: list[Setting], device: torch.device, num_workers: int
 ) -> list[CodecPoint]:
     """Returns a point per codec and quality, in the order of the settings."""
-    teacher.eval()
+    original = test_classifier(teacher, DataLoader(images, BATCH, num_workers=num_workers), device, "originals")
     accuracies = [Accuracy() for _ in settings]
     num_bytes = torch.zeros(len(settings), dtype=torch.int64)
     loader = DataLoader(CodedImages(images, settings), BATCH, num_workers=num_workers)
@@ -88,18 +89,24 @@ def evaluate(
     sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
     timed = progress_bar(settings, "timing", unit="settings")
     return [
-        point_of(setting, accuracy, size, pixels, latency(setting, images, teacher, device))
+        point_of(setting, accuracy, original["top1"], size, pixels, latency(setting, images, teacher, device))
         for setting, accuracy, size in zip(timed, accuracies, sizes, strict=True)
     ]
 
 
 def point_of(
-    setting: Setting, accuracy: Accuracy, size: float, pixels: int, milliseconds: dict[str, float]
+    setting: Setting,
+    accuracy: Accuracy,
+    teacher_top1: float,
+    size: float,
+    pixels: int,
+    milliseconds: dict[str, float],
 ) -> CodecPoint:
     """Puts the figures of a setting into a row; `pixels` is the size of the teacher's input."""
     top1, top5 = accuracy.percent()
     kb, bpp = size / KILOBYTE, 8 * size / pixels
-    return CodecPoint(setting.codec, setting.quality, size, kb, bpp, top1, top5, accuracy.images, **milliseconds)
+    counts = (teacher_top1, accuracy.images)
+    return CodecPoint(setting.codec, setting.quality, size, kb, bpp, top1, top5, *counts, **milliseconds)
 
 
 def latency(setting: Setting, images: ImageFolder, teacher: nn.Module, device: torch.device) -> dict[str, float]:

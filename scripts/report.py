@@ -12,6 +12,7 @@ halves of a training were run, what weights their distortion is compared by pair
 
 import argparse
 import html
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc import page, plots
 from misc.atomic import write_atomically
-from misc.codecs import by_codec, read_points
+from misc.codecs import by_codec, check_same_test, read_points
 from misc.end_to_end import BANDWIDTHS, Route, codec_routes
 from misc.errors import UserError, did_you_mean, exit_on_user_error
 from misc.evaluation import test_loader
@@ -30,14 +31,15 @@ from misc.models import load_student
 from misc.paired import Comparison, comparisons, without_compared
 from misc.paired_table import RULE, conclusion, paired_table
 from misc.progress import progress_bar
-from misc.rate_accuracy import Point, bd_rate, bytes_at
+from misc.rate_accuracy import LEAST_OVERLAP, Point, bd_rate, bytes_at
 from misc.report import text_table
 from misc.spending_sheet import samples_of, sheet
-from misc.sweep_table import NOT_RUN, Row, read_rows, recommended, students_of, teacher_top1
+from misc.sweep_table import NOT_RUN, Row, read_rows, recommended, students_of, teacher_top1, tested
 from saliency_maps.cam_prep.teacher import teacher_from_config
 from saliency_maps.drawing import png
 
 SMALL_LOSS = 0.5  # points of top-1
+LOSSES = (SMALL_LOSS, 2.0)
 BASELINE = "Entropic Student"
 UNWEIGHTED = "second half, no weights"  # the method that the others with its beginnings are compared with
 WEIGHTS = "Weights of the distortion"
@@ -59,7 +61,8 @@ def get_argparser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    rows, codecs = read_rows(args.results), by_codec(read_points(args.codecs))
+    rows, points = read_rows(args.results), read_points(args.codecs)
+    codecs = by_codec(points)
     curve_rows = without_compared(rows, UNWEIGHTED)  # the halves of a training have a table of their own
     methods = students_of(curve_rows)
     if not methods:
@@ -69,15 +72,16 @@ def main(argv: list[str] | None = None) -> None:
         if anchor not in methods:
             raise UserError(f"--anchors {anchor} is no method that was run{did_you_mean(anchor, methods)}")
     teacher = teacher_top1(rows)
+    check_same_test(points, teacher, images_of(rows))
     curves = {name: [student.point for student in students] for name, students in methods.items()}
     curves |= {name: [Point(point.bytes_per_image, point.top1) for point in points] for name, points in codecs.items()}
     best = recommended(curve_rows, SMALL_LOSS)
     routes = {"student": route_of(best), **codec_routes(codecs, float(best["top1"]))}
-    summary = summary_table(curves, teacher, [*anchors, *codecs])
+    summary, note = summary_table(curves, teacher, [*anchors, *codecs]), summary_note(teacher, images_of(rows))
     times = times_table(routes)
     weights = comparisons(rows, UNWEIGHTED)
     files = {
-        "summary.md": (markdown(summary) + (weights_section(weights) if weights else "")).encode(),
+        "summary.md": (f"{markdown(summary)}\n{note}\n" + (weights_section(weights) if weights else "")).encode(),
         "times.md": markdown(times).encode(),
         "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(curves, methods, teacher)),
         "times.svg": plots.rendered(plots.times_over_a_link(routes)),
@@ -87,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.runs:
         files["training.svg"] = plots.rendered(plots.training_curves(rows, args.runs))
         files |= spending(args.runs / best["run"])
-    body = page_body(summary, times, weights, best, teacher, rows, files)
+    body = page_body(summary, note, times, weights, best, teacher, rows, files)
     files["index.html"] = page.page("Rate against accuracy", body).encode()
     for name, content in files.items():
         write_atomically(args.output / name, content)
@@ -97,7 +101,19 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(str(args.output / name) for name in files))
 
 
+def images_of(rows: Sequence[Row]) -> int:
+    """Returns on how many images the students were tested."""
+    return next(int(row["images"]) for row in tested(rows))
+
+
 def route_of(row: Row) -> Route:
+    """Returns a student's route.
+
+    Raises:
+        UserError: it has not been timed.
+    """
+    if not row["encode_ms"]:
+        raise UserError(f"{row['run']} is not timed yet: scripts/sweep.py does that at its end")
     return Route(*(float(row[column]) for column in ("sent_bytes", "encode_ms", "decode_ms")))
 
 
@@ -126,11 +142,10 @@ def spending(run: Path) -> dict[str, bytes]:
 
 def summary_table(curves: Mapping[str, Sequence[Point]], teacher: float, anchors: Sequence[str]) -> list[list[str]]:
     """Returns header and a row for each curve: its points, bytes at a small loss, deltas to the anchors."""
-    header = ["", "points", "bytes/image", "top-1 %", f"bytes at {SMALL_LOSS} loss"]
+    header = ["", "points", "bytes/image", "top-1 %", *(f"bytes at {loss:g} loss" for loss in LOSSES)]
     table = [[*header, *(f"rate against {anchor}" for anchor in anchors)]]
     for name, points in curves.items():
         sizes, accuracies = [point.bytes_per_image for point in points], [point.top1 for point in points]
-        small = bytes_at(points, teacher - SMALL_LOSS)
         deltas = (bd_rate(curves.get(anchor, []), points) if anchor != name else None for anchor in anchors)
         table.append(
             [
@@ -138,11 +153,33 @@ def summary_table(curves: Mapping[str, Sequence[Point]], teacher: float, anchors
                 str(len(points)),
                 spanned(sizes, ",.0f"),
                 spanned(accuracies, ".1f"),
-                f"{small:,.0f}" if small else "not reached" if max(accuracies) < teacher - SMALL_LOSS else "all",
-                *(f"{delta.percent:+.0f} % ({delta.low:.0f}-{delta.high:.0f})" if delta else "" for delta in deltas),
+                *(size_at(points, teacher - loss) for loss in LOSSES),
+                *(f"{delta.percent:+.0f} % ({delta.low:.1f}-{delta.high:.1f})" if delta else "" for delta in deltas),
             ]
         )
     return table
+
+
+def summary_note(teacher: float, images: int) -> str:
+    """Says how the summary is to be read, and how far its accuracies of so many images can be trusted."""
+    chance = teacher / 100
+    error = 100 * math.sqrt(chance * (1 - chance) / images)
+    return (
+        "Bytes are everything sent per image; of a codec that is a whole file, headers included, and its images go to "
+        "the untouched teacher. Bytes at a loss: where the curve crosses "
+        f"{' and '.join(f'{loss:g}' for loss in LOSSES)} points below the teacher. Rate against an anchor: Bjontegaard "
+        "delta, in brackets the top-1 over which it is taken; empty where two curves share less than "
+        f"{LEAST_OVERLAP:g} point. Curves are monotone cubics through the points that no cheaper one equals or beats. "
+        f"The standard error of a single top-1 is about {error:.1f} points, on {images:,} images."
+    )
+
+
+def size_at(points: Sequence[Point], top1: float) -> str:
+    """Returns the bytes at an accuracy, or why there are none."""
+    size = bytes_at(points, top1)
+    if size:
+        return f"{size:,.0f}"
+    return "not reached" if max(point.top1 for point in points) < top1 else "fewer than all of these"
 
 
 def spanned(values: Sequence[float], form: str) -> str:
@@ -197,6 +234,7 @@ def all_rows(rows: Sequence[Row]) -> list[list[str]]:
 
 def page_body(
     summary: list[list[str]],
+    note: str,
     times: list[list[str]],
     weights: Sequence[Comparison],
     best: Row,
@@ -205,15 +243,12 @@ def page_body(
     files: Mapping[str, bytes],
 ) -> str:
     """Returns the page's HTML; it shows those pictures that are among `files`."""
-    images = next(row["images"] for row in rows if row["images"] != NOT_RUN)
     parts = [
         f"<p>Students that send a compressed feature, and image codecs, in front of the same teacher ({teacher:.2f} % "
-        f"top-1). {int(images):,} validation images, none of which was trained on, but the best epoch was chosen on "
-        "them. Every student's accuracy and bytes come from real streams, decoded.</p>",
+        f"top-1). {images_of(rows):,} validation images, none of which was trained on, but the best epoch was chosen "
+        "on them. Every student's accuracy and bytes come from real streams, decoded.</p>",
         page.table(summary),
-        f'<p class="note">Bytes are everything sent per image. <i>Bytes at {SMALL_LOSS} loss</i>: where the curve '
-        f"crosses {SMALL_LOSS} points below the teacher. <i>Rate against</i>: Bjontegaard delta, in brackets the top-1 "
-        "over which it is taken; empty where two curves share none.</p>",
+        f'<p class="note">{note}</p>',
         "<h2>Accuracy against size</h2>",
         page.figure(
             "rate_accuracy.svg",

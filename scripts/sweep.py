@@ -59,6 +59,11 @@ from misc.sweep_maps import Maps, maps_of, read_maps
 GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
 BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
 NOT_RUN = "not run"
+COLUMNS = (
+    *("run", "method", "config", "set", "seed", "images", "top1", "top5", "predictive_loss"),
+    *("first_loss", "last_loss", "training_s", "git_revision"),
+    *("string_bytes", "sent_bytes", "bpp_bytes", "bpp_likelihood", "edge_parameters", "encode_ms", "decode_ms"),
+)
 WEIGHTS_OF_A_RUN = re.compile(r"sweeps/[^\s'/]+/([^\s'/]+/weights\.safetensors)")
 
 
@@ -295,8 +300,7 @@ def row_of(run: Run) -> dict[str, object]:
 def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
     """Writes the table as CSV, whole or not at all."""
     text = io.StringIO()
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())

@@ -44,7 +44,7 @@ def test_two_points_each_are_straight_lines_of_the_logarithm():
     assert bd_rate(anchor, points).percent == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("others", [[], [Point(1, 60)], [Point(1, 70), Point(2, 80)], [Point(1, 10), Point(2, 50)]])
+@pytest.mark.parametrize("others", [[], [Point(1, 60)], [Point(1, 70), Point(2, 80)], [Point(1, 10), Point(2, 50.9)]])
 def test_no_delta_without_common_accuracies(others):
     assert bd_rate(CURVE, others) is None and bd_rate(others, CURVE) is None
 

@@ -12,9 +12,9 @@ from misc.codecs import CodecPoint
 from misc.errors import UserError
 
 POINTS = [
-    CodecPoint("JPEG", 5, 512.0, 0.5, 1.0, 60.0, 90.0, 10, 2.0, 3.0),
-    CodecPoint("JPEG", 60, 2048.0, 2.0, 4.0, 90.0, 100.0, 10, 2.0, 3.0),
-    CodecPoint("WebP", 0, 256.0, 0.25, 0.5, 70.0, 95.0, 10, 2.0, 3.0),
+    CodecPoint("JPEG", 5, 512.0, 0.5, 1.0, 60.0, 90.0, 95.0, 10, 2.0, 3.0),
+    CodecPoint("JPEG", 60, 2048.0, 2.0, 4.0, 90.0, 100.0, 95.0, 10, 2.0, 3.0),
+    CodecPoint("WebP", 0, 256.0, 0.25, 0.5, 70.0, 95.0, 95.0, 10, 2.0, 3.0),
 ]
 
 
@@ -102,6 +102,12 @@ def test_what_cannot_be_compared_is_refused(run_dir, second, said):
     runs = report.read_runs([run_dir("a", 85.0), run_dir("b", **second)])
     with pytest.raises(UserError, match=said):
         report.teacher_of(runs, POINTS)
+
+
+def test_codecs_of_another_teacher_are_refused(run_dir):
+    runs = report.read_runs([run_dir("a", 85.0)])
+    with pytest.raises(UserError, match=r"the codecs were measured with a teacher of 80.00 % top-1"):
+        report.teacher_of(runs, [point._replace(teacher_top1=80.0) for point in POINTS])
 
 
 def test_a_folder_without_results_is_named(tmp_path):

@@ -57,7 +57,7 @@ def test_every_codec_and_quality_gets_a_row(config, tmp_path, capsys, num_worker
         assert point.images == 12
         assert point.kb_per_image == pytest.approx(point.bytes_per_image / 1024, abs=1e-6)
         assert point.bpp == pytest.approx(8 * point.bytes_per_image / 64**2, abs=1e-6)
-        assert 0 <= point.top1 <= point.top5 <= 100
+        assert 0 <= point.top1 <= point.top5 <= 100 and 0 <= point.teacher_top1 <= 100
         assert point.encode_ms > 0 and point.decode_ms > 0
     printed = capsys.readouterr().out
     assert "  JPEG  " in printed and "  WebP  " in printed

@@ -47,7 +47,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
         }
         Path("runs", name, "test.json").write_text(json.dumps(results))
     sizes = ((600.0, 30.0), (900.0, 85.0))
-    points = [CodecPoint("JPEG", 1, size, size / 1024, 1.0, top1, 100.0, 12, 2.0, 3.0) for size, top1 in sizes]
+    points = [CodecPoint("JPEG", 1, size, size / 1024, 1.0, top1, 100.0, 90.0, 12, 2.0, 3.0) for size, top1 in sizes]
     write_points("codecs.csv", points)
     return tmp_path
 

@@ -41,7 +41,7 @@ def files(tmp_path) -> tuple[Path, Path]:
         writer.writeheader()
         writer.writerows(rows)
     points = [
-        CodecPoint("JPEG", quality, size, 1.0, 1.0, top1, 90.0, 1500, 2.0, 3.0)
+        CodecPoint("JPEG", quality, size, 1.0, 1.0, top1, 90.0, TEACHER, 1500, 2.0, 3.0)
         for quality, size, top1 in ((1, 400, 50.0), (2, 800, 66.0))
     ]
     write_points(tmp_path / "codecs.csv", points)
@@ -55,14 +55,16 @@ def test_tables_and_page(files, tmp_path, capsys):
     ours, student, jpeg = (line.split("  ") for line in printed[2:5])
     cells = [[cell.strip() for cell in line if cell.strip()] for line in (ours, student, jpeg)]
     # Half the bytes at both ends, seeds averaged. JPEG by hand: 70.7 of 680 bytes in the middle.
-    assert cells[0] == ["ours", "2", "50 to 100", "60.0 to 64.5", "100", "-50 % (60-64)", "-90 % (60-64)"]
-    assert cells[1][:5] == ["Entropic Student", "2", "100 to 200", "60.0 to 64.5", "200"]
+    size = f"{50 * 2 ** (3 / 4.5):.0f}"  # two points below the teacher
+    assert cells[0] == ["ours", "2", "50 to 100", "60.0 to 64.5", "100", size, "-50 % (60.0-64.5)", "-90 % (60.0-64.5)"]
+    assert cells[1][:6] == ["Entropic Student", "2", "100 to 200", "60.0 to 64.5", "200", f"{100 * 2 ** (3 / 4.5):.0f}"]
     assert cells[2][0] == "JPEG" and float(cells[2][4]) == pytest.approx(400 * 2 ** (14.5 / 16), abs=0.5)
     # The student at 65 %: 4 + 6 ms and 100 bytes, 8 ms at 0.1 Mbit/s. JPEG: 2 + 3 ms and 400 * 2 ** (15 / 16) bytes.
     assert printed[6] == "ours-lmbda=2-0, ms"
     assert printed[11].split() == ["0.1", "Mbit/s,", "computed", "18.0", "66.3", "3.7"]
     summary = (tmp_path / "page" / "summary.md").read_text()
-    assert summary.splitlines()[2].startswith("| ours | 2 | 50 to 100 | 60.0 to 64.5 | 100 | -50 %")
+    assert summary.splitlines()[2].startswith(f"| ours | 2 | 50 to 100 | 60.0 to 64.5 | 100 | {size} | -50 %")
+    assert "about 1.2 points, on 1,500 images." in summary
     page = (tmp_path / "page" / "index.html").read_text()
     assert report.WEIGHTS not in summary + page
     assert "ours-lmbda=3-0" in page and "not run" in page and "65.00 %" in page
@@ -114,6 +116,12 @@ def test_the_spread_is_that_of_the_seeds(files):
         (lambda text: text.replace(",60,5.0,", ",60,9.0,"), [], r"teachers of \[65.0, 69.0\] % top-1"),
         (lambda text: text.splitlines()[0] + "\n", [], "has no column run"),
         (lambda text: text, ["--runs", "/nowhere"], "/nowhere holds none of the table's runs"),
+        (lambda text: text.replace(",4,6", ",,"), [], "ours-lmbda=2-0 is not timed yet"),
+        (
+            lambda text: text.replace(",1500,", ",100,"),
+            [],
+            "on 1500 images, the students with one of .* on 100:",
+        ),
     ],
 )
 def test_mistakes_are_named(files, tmp_path, capsys, change, flags, message):
