@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the environment from nothing and runs the tests on all cores; arguments go to pytest (-m slow, -k name, -n 0).
+# Makes the environment from nothing and runs the tests on up to eight cores; arguments go to pytest (-m slow, -k name, -n 0).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh

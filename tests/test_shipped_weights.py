@@ -1,4 +1,4 @@
-"""What a fresh clone can do without training, on the first 300 validation images of the embedded data set."""
+"""What a fresh clone can do without training: on the embedded data set, and on photographs where it has them."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,8 @@ from misc.run_folder import ROOT
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps
 from saliency_maps.map_folder import MapFolder
 from saliency_maps.scores import score_maps
+
+PHOTOGRAPHS = ROOT / "resources/datasets/tiny_imagenet"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,20 @@ def test_maps_of_the_teachers_find_the_digit(digits, tmp_path, backbone, least):
     maps = MapFolder(tmp_path / "maps")
     pairs = ((maps.read(map_name(mask, digits)), np.asarray(Image.open(mask)) > 0) for mask in masks)
     assert score_maps(pairs).mass_ratio >= least
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no data set at {PHOTOGRAPHS}: README, Data")
+@pytest.mark.parametrize(("backbone", "teacher_top1", "top1", "sent"), [("resnet", 67.27, 65.73, 168.3)])
+def test_student_on_photographs(tmp_path, backbone, teacher_top1, top1, sent):
+    config = str(ROOT / f"config/tiny_imagenet/student_{backbone}.yaml")
+    main(["--config", config, "--test_only", "--run_dir", str(tmp_path)])
+    results = json.loads((tmp_path / "test.json").read_text())
+    # What the README says; another processor may see an image or two in another way.
+    assert results["teacher"]["top1"] == pytest.approx(teacher_top1, abs=0.2)
+    assert results["student"]["top1"] == pytest.approx(top1, abs=0.2)
+    assert results["student"]["sent_kb"] * 1024 == pytest.approx(sent, abs=0.5)
 
 
 def map_name(mask: Path, digits: Path) -> str:
