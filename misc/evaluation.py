@@ -5,7 +5,7 @@ Where ranks share the images, each goes through its loader's part, and all get t
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from model.split import SplitClassifier
 
 KILOBYTE = 1024  # as in the paper's code
 TIMED_IMAGES = 20
+ROUNDS = 5
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -182,6 +183,20 @@ def latencies(images: Iterable[T], encode: Callable[[T], S], classify: Callable[
             seconds.append((middle - start, time.perf_counter() - middle))
     encoding, decoding = (1000 * statistics.median(part) for part in zip(*seconds, strict=True))
     return {"encode_ms": encoding, "decode_ms": decoding}
+
+
+def latencies_in_turn(measures: Sequence[Callable[[], dict[str, float]]], unit: str) -> list[dict[str, float]]:
+    """Returns what each of `measures` finds, as medians over five rounds in which they take turns.
+
+    What makes a machine slow for a while then meets all of them, and not the one whose turn it is.
+    """
+    with progress_bar(None, "timing", ROUNDS * len(measures), unit=unit) as bar:
+        rounds = []
+        for measure in [*measures] * ROUNDS:
+            rounds.append(measure())
+            bar.update()
+    of_each = (rounds[number :: len(measures)] for number in range(len(measures)))
+    return [{name: statistics.median(each[name] for each in found) for name in found[0]} for found in of_each]
 
 
 def results_table(results: dict) -> str:

@@ -11,6 +11,7 @@ core. 1 kB = 1024 bytes.
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from misc.config import load_config
 from misc.cores import share_cores
 from misc.device import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation import KILOBYTE, TIMED_IMAGES, Accuracy, latencies, test_classifier
+from misc.evaluation import KILOBYTE, TIMED_IMAGES, Accuracy, latencies, latencies_in_turn, test_classifier
 from misc.image_folder import ImageFolder
 from misc.models import build_model
 from misc.progress import progress_bar
@@ -87,10 +88,11 @@ def evaluate(
             num_bytes += sizes.sum(0)
             bar.update(len(x))
     sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
-    timed = progress_bar(settings, "timing", unit="settings")
+    timings = [partial(latency, setting, images, teacher, device) for setting in settings]
+    found = zip(settings, accuracies, sizes, latencies_in_turn(timings, unit="settings"), strict=True)
     return [
-        point_of(setting, accuracy, original["top1"], size, pixels, latency(setting, images, teacher, device))
-        for setting, accuracy, size in zip(timed, accuracies, sizes, strict=True)
+        point_of(setting, accuracy, original["top1"], size, pixels, milliseconds)
+        for setting, accuracy, size, milliseconds in found
     ]
 
 

@@ -25,7 +25,7 @@ run's weights that it begins with have changed since, or where its test is missi
 what `after` or their config's `trained_parts` names; a group begins when those before it have ended. What was not run
 has a row too, which says so. A run that fails, or whose maps fail, is reported at the end, after the others, and makes
 the exit code 1.
-Training is timed with `--jobs` runs on the machine, encoding and decoding at the end, one student at a time.
+Training is timed with `--jobs` runs on the machine, encoding and decoding at the end, one student at a time, in turn.
 """
 
 import argparse
@@ -43,6 +43,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.atomic import write_atomically
@@ -50,7 +52,7 @@ from misc.checkpoint import CHECKPOINT
 from misc.config import compose_config, read_plain
 from misc.device import default_device, usable_device
 from misc.errors import UserError, did_you_mean, exit_on_user_error
-from misc.evaluation import KILOBYTE, latency, test_loader
+from misc.evaluation import KILOBYTE, latencies_in_turn, latency, test_loader
 from misc.models import load_student
 from misc.progress import progress_bar
 from misc.run_folder import CONFIG, FACTS, ROOT
@@ -140,8 +142,7 @@ def main(argv: list[str] | None = None) -> None:
                 bar.update()
                 write_rows(ROOT / sweep["results"], [row_of(run) for run in runs])
     done = [run for run in runs if run.is_done()]
-    for run in progress_bar(done, "timing", len(done), unit="students"):
-        time_student(run, args.device)
+    time_students(done, args.device)
     rows = [row_of(run) for run in runs]
     write_rows(ROOT / sweep["results"], rows)
     print(f"{table(rows)}\n\nResults: {ROOT / sweep['results']}")
@@ -245,15 +246,24 @@ def make(run: Run, device: str | None) -> bool:
         return subprocess.run(run.command(device), stdout=log, stderr=subprocess.STDOUT).returncode == 0
 
 
-def time_student(run: Run, device: str | None) -> None:
-    """Writes the run's latency.json, unless it is there and newer than the weights."""
+def time_students(runs: Sequence[Run], device: str | None) -> None:
+    """Writes latency.json of those runs that have students, unless it is there and newer than the weights."""
+    place = usable_device(device or default_device())
+    untimed = [run for run in runs if "student" in json.loads((run.folder / "test.json").read_text())]
+    untimed = [run for run in untimed if not is_timed(run)]
+    found = latencies_in_turn([functools.partial(latency_of, run, place) for run in untimed], unit="students")
+    for run, milliseconds in zip(untimed, found, strict=True):
+        write_atomically(run.folder / "latency.json", json.dumps(milliseconds).encode())
+
+
+def is_timed(run: Run) -> bool:
     path, weights = run.folder / "latency.json", run.folder / "weights.safetensors"
-    if path.is_file() and path.stat().st_mtime > weights.stat().st_mtime:
-        return
-    if "student" in json.loads((run.folder / "test.json").read_text()):
-        place = usable_device(device or default_device())
-        student, config = load_student(run.folder, place)
-        write_atomically(path, json.dumps(latency(student, test_loader(config), place)).encode())
+    return path.is_file() and path.stat().st_mtime > weights.stat().st_mtime
+
+
+def latency_of(run: Run, device: torch.device) -> dict[str, float]:
+    student, config = load_student(run.folder, device)
+    return latency(student, test_loader(config), device)
 
 
 def log_of(run: Run) -> Path:

@@ -110,7 +110,7 @@ def test_maps_are_made_in_front_of_the_first_chosen_run_that_needs_them(write, t
     done.clear()
     monkeypatch.setattr(sweep.Run, "is_done", lambda run: run.name.startswith("guided"))
     monkeypatch.setattr(sweep, "row_of", lambda run: {"run": run.name, "images": "not run"})
-    monkeypatch.setattr(sweep, "time_student", lambda run, device: None)
+    monkeypatch.setattr(sweep, "time_students", lambda runs, device: None)
     sweep.main([str(path), "--only", "guided*"])
     assert done == []
 
