@@ -244,7 +244,9 @@ def read_points(path: str | Path) -> list[CodecPoint]:
             points = [CodecPoint(**{key: types[key](row[key]) for key in types}) for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise UserError(f"no codec file at {path}: {_REMEDY}") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise UserError(f"{path} is no codec file of this version: it has no column {error}; {_REMEDY}") from None
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no codec file ({error!r}): {_REMEDY}") from error
     if not points:
         raise UserError(f"{path} has no rows: {_REMEDY}")

@@ -159,7 +159,7 @@ def _pairs(
     """Returns both methods' curves for each seed of which they have at least two points in common."""
     pairs = []
     for seed in dict.fromkeys(seeds.values()):
-        shared = [start for start in reference if start in points and seeds[start[0]] == seed]
+        shared = [start for start in reference if start in points and seeds.get(start[0]) == seed]
         if len(shared) > 1:
             pairs.append(([reference[start] for start in shared], [points[start] for start in shared]))
     return pairs

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-LEAST_OVERLAP = 1.0  # points of top-1; over less, a delta is the noise of single images
+LEAST_OVERLAP = 1.0  # points of top-1; a delta over less would rest on a handful of images
 
 
 class Point(NamedTuple):

@@ -88,7 +88,7 @@ def teacher_of(runs: Sequence[Run], points: Sequence[CodecPoint]) -> dict:
     if len(counts) > 1:
         found = " and ".join(map(str, sorted(counts)))
         raise UserError(f"the runs were tested on different images ({found} of them): test them on the same")
-    check_same_test(points, teachers[0]["top1"], *counts)
+    check_same_test(points, teachers[0]["top1"], counts.pop())
     return teachers[0]
 
 

@@ -107,8 +107,8 @@ def point_of(
     """Puts the figures of a setting into a row; `pixels` is the size of the teacher's input."""
     top1, top5 = accuracy.percent()
     kb, bpp = size / KILOBYTE, 8 * size / pixels
-    counts = (teacher_top1, accuracy.images)
-    return CodecPoint(setting.codec, setting.quality, size, kb, bpp, top1, top5, *counts, **milliseconds)
+    found = (size, kb, bpp, top1, top5, teacher_top1, accuracy.images)
+    return CodecPoint(setting.codec, setting.quality, *found, **milliseconds)
 
 
 def latency(setting: Setting, images: ImageFolder, teacher: nn.Module, device: torch.device) -> dict[str, float]:

@@ -102,8 +102,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def images_of(rows: Sequence[Row]) -> int:
-    """Returns on how many images the students were tested."""
-    return next(int(row["images"]) for row in tested(rows))
+    """Returns on how many images the students were tested.
+
+    Raises:
+        UserError: some on others than others.
+    """
+    found = {int(row["images"]) for row in tested(rows)}
+    if len(found) > 1:
+        raise UserError(f"the students were tested on {sorted(found)} images: report those of one test at a time")
+    return found.pop()
 
 
 def route_of(row: Row) -> Route:
@@ -141,7 +148,7 @@ def spending(run: Path) -> dict[str, bytes]:
 
 
 def summary_table(curves: Mapping[str, Sequence[Point]], teacher: float, anchors: Sequence[str]) -> list[list[str]]:
-    """Returns header and a row for each curve: its points, bytes at a small loss, deltas to the anchors."""
+    """Returns header and a row for each curve: its points, bytes at small losses, deltas to the anchors."""
     header = ["", "points", "bytes/image", "top-1 %", *(f"bytes at {loss:g} loss" for loss in LOSSES)]
     table = [[*header, *(f"rate against {anchor}" for anchor in anchors)]]
     for name, points in curves.items():
@@ -170,7 +177,8 @@ def summary_note(teacher: float, images: int) -> str:
         f"{' and '.join(f'{loss:g}' for loss in LOSSES)} points below the teacher. Rate against an anchor: Bjontegaard "
         "delta, in brackets the top-1 over which it is taken; empty where two curves share less than "
         f"{LEAST_OVERLAP:g} point. Curves are monotone cubics through the points that no cheaper one equals or beats. "
-        f"The standard error of a single top-1 is about {error:.1f} points, on {images:,} images."
+        f"Each top-1 is of {images:,} images, on which the best epochs were chosen too; its standard error is about "
+        f"{error:.1f} points."
     )
 
 

@@ -25,7 +25,8 @@ run's weights that it begins with have changed since, or where its test is missi
 what `after` or their config's `trained_parts` names; a group begins when those before it have ended. What was not run
 has a row too, which says so. A run that fails, or whose maps fail, is reported at the end, after the others, and makes
 the exit code 1.
-Training is timed with `--jobs` runs on the machine, encoding and decoding at the end, one student at a time, in turn.
+Training is timed with `--jobs` runs on the machine; encoding and decoding at the end, all students in turn, as soon as
+one of them has not been.
 """
 
 import argparse
@@ -247,12 +248,13 @@ def make(run: Run, device: str | None) -> bool:
 
 
 def time_students(runs: Sequence[Run], device: str | None) -> None:
-    """Writes latency.json of those runs that have students, unless it is there and newer than the weights."""
+    """Writes latency.json of those runs that have students: of all anew, as soon as one has none that is up to date."""
+    students = [run for run in runs if "student" in json.loads((run.folder / "test.json").read_text())]
+    if all(map(is_timed, students)):
+        return
     place = usable_device(device or default_device())
-    untimed = [run for run in runs if "student" in json.loads((run.folder / "test.json").read_text())]
-    untimed = [run for run in untimed if not is_timed(run)]
-    found = latencies_in_turn([functools.partial(latency_of, run, place) for run in untimed], unit="students")
-    for run, milliseconds in zip(untimed, found, strict=True):
+    found = latencies_in_turn([functools.partial(latency_of, run, place) for run in students], unit="students")
+    for run, milliseconds in zip(students, found, strict=True):
         write_atomically(run.folder / "latency.json", json.dumps(milliseconds).encode())
 
 

@@ -215,7 +215,7 @@ def test_codecs_of_another_test_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "no codec file at"), ("a,b\n1,2\n", "is no codec file"), ("", "has no rows")]
+    ("content", "said"), [(None, "no codec file at"), ("a,b\n1,2\n", "it has no column 'codec'"), ("", "has no rows")]
 )
 def test_a_codec_file_that_is_none_is_named(tmp_path, content, said):
     path = tmp_path / "codecs.csv"
