@@ -65,14 +65,14 @@ def comparisons(rows: Sequence[Row], reference: str) -> list[Comparison]:
     with which both methods went on; several runs of one method with both the same are averaged.
 
     Returns:
-        A comparison for each method; [] where there is nothing to compare, or nothing of it was run.
+        A comparison for each method; [] where there is nothing to compare, or fewer than two of them were run.
     """
     sources = _beginnings(rows, reference)
     rows_of: dict[str, list[Row]] = {reference: []}
     for row in rows:
         if beginning(row) in sources:
             rows_of.setdefault(row["method"], []).append(row)
-    if len(rows_of) == 1 or not any(map(tested, rows_of.values())):
+    if sum(map(bool, map(tested, rows_of.values()))) < 2:
         return []
     seeds = {row["run"]: row["seed"] for row in rows if row["run"] in sources}
     return [_comparison(name, own, rows_of[reference], seeds) for name, own in rows_of.items()]

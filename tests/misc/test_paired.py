@@ -120,6 +120,7 @@ def test_nothing_to_compare():
     absent = dict.fromkeys(curve(2))
     assert comparisons(beginnings(2) + rows_of("none", absent) + rows_of("other", absent), "none") == []
     assert comparisons(beginnings(2) + rows_of("none", curve(2)), "none") == []
+    assert comparisons(beginnings(2) + rows_of("none", curve(2)) + rows_of("other", absent), "none") == []
     assert comparisons(rows_of("other", curve(2)), "none") == []
 
 
