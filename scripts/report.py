@@ -77,11 +77,11 @@ def main(argv: list[str] | None = None) -> None:
     curves |= {name: [Point(point.bytes_per_image, point.top1) for point in points] for name, points in codecs.items()}
     best = recommended(curve_rows, SMALL_LOSS)
     routes = {"student": route_of(best), **codec_routes(codecs, float(best["top1"]))}
-    summary, note = summary_table(curves, teacher, [*anchors, *codecs]), summary_note(teacher, images_of(rows))
-    times = times_table(routes)
+    tables = [curves_table(curves, teacher), rates_table(curves, [*anchors, *codecs])]
+    note, times = reading_note(teacher, images_of(rows)), times_table(routes)
     weights = comparisons(rows, UNWEIGHTED)
     files = {
-        "summary.md": (f"{markdown(summary)}\n{note}\n" + (weights_section(weights) if weights else "")).encode(),
+        "summary.md": "\n".join([*map(markdown, tables), f"{note}\n", *weights_markdown(weights)]).encode(),
         "times.md": markdown(times).encode(),
         "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(curves, methods, teacher)),
         "times.svg": plots.rendered(plots.times_over_a_link(routes)),
@@ -91,11 +91,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.runs:
         files["training.svg"] = plots.rendered(plots.training_curves(rows, args.runs))
         files |= spending(args.runs / best["run"])
-    body = page_body(summary, note, times, weights, best, teacher, rows, files)
-    files["index.html"] = page.page("Rate against accuracy", body).encode()
+    parts = [*accuracy_section(tables, note, teacher, images_of(rows)), *times_section(times, best)]
+    parts += weights_section(weights)
+    parts += pictures_section(best) if args.runs else []
+    parts += ["<h2>Every run</h2>", page.table(all_rows(rows))]
+    files["index.html"] = page.page("Rate against accuracy", "\n".join(parts)).encode()
     for name, content in files.items():
         write_atomically(args.output / name, content)
-    print(f"teacher {teacher:.2f} %\n{text_table(summary)}\n\n{best['run']}, ms\n{text_table(times)}\n")
+    print(f"teacher {teacher:.2f} %", *map(text_table, tables), f"{best['run']}, ms\n{text_table(times)}\n", sep="\n\n")
     if weights:
         print(f"{WEIGHTS}\n{text_table(paired_table(weights))}\n{conclusion(weights)}\n")
     print("\n".join(str(args.output / name) for name in files))
@@ -147,28 +150,30 @@ def spending(run: Path) -> dict[str, bytes]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def summary_table(curves: Mapping[str, Sequence[Point]], teacher: float, anchors: Sequence[str]) -> list[list[str]]:
-    """Returns header and a row for each curve: its points, bytes at small losses, deltas to the anchors."""
-    header = ["", "points", "bytes/image", "top-1 %", *(f"bytes at {loss:g} loss" for loss in LOSSES)]
-    table = [[*header, *(f"rate against {anchor}" for anchor in anchors)]]
+def curves_table(curves: Mapping[str, Sequence[Point]], teacher: float) -> list[list[str]]:
+    """Returns header and a row for each curve: its points, and its bytes at small losses."""
+    table = [["", "points", "bytes/image", "top-1 %", *(f"bytes at {loss:g} loss" for loss in LOSSES)]]
     for name, points in curves.items():
-        sizes, accuracies = [point.bytes_per_image for point in points], [point.top1 for point in points]
-        deltas = (bd_rate(curves.get(anchor, []), points) if anchor != name else None for anchor in anchors)
-        table.append(
-            [
-                name,
-                str(len(points)),
-                spanned(sizes, ",.0f"),
-                spanned(accuracies, ".1f"),
-                *(size_at(points, teacher - loss) for loss in LOSSES),
-                *(f"{delta.percent:+.0f} % ({delta.low:.1f}-{delta.high:.1f})" if delta else "" for delta in deltas),
-            ]
-        )
+        spans = [
+            spanned([point.bytes_per_image for point in points], ",.0f"),
+            spanned([point.top1 for point in points], ".1f"),
+        ]
+        table.append([name, str(len(points)), *spans, *(size_at(points, teacher - loss) for loss in LOSSES)])
     return table
 
 
-def summary_note(teacher: float, images: int) -> str:
-    """Says how the summary is to be read, and how far its accuracies of so many images can be trusted."""
+def rates_table(curves: Mapping[str, Sequence[Point]], anchors: Sequence[str]) -> list[list[str]]:
+    """Returns header and a row for each curve: its Bjontegaard deltas to the anchors. A single point has none."""
+    table = [["rate against", *anchors]]
+    for name, points in curves.items():
+        deltas = [bd_rate(curves[anchor], points) if anchor in curves.keys() - {name} else None for anchor in anchors]
+        cells = [f"{delta.percent:+.0f} % ({delta.low:.1f}-{delta.high:.1f})" if delta else "" for delta in deltas]
+        table += [[name, *cells]] if any(cells) else []
+    return table
+
+
+def reading_note(teacher: float, images: int) -> str:
+    """Says how the tables are to be read, and how far accuracies of so many images can be trusted."""
     chance = teacher / 100
     error = 100 * math.sqrt(chance * (1 - chance) / images)
     return (
@@ -213,9 +218,9 @@ def times_table(routes: Mapping[str, Route]) -> list[list[str]]:
     return table
 
 
-def weights_section(weights: Sequence[Comparison]) -> str:
-    """Returns the comparison of weights as Markdown."""
-    return f"\n### {WEIGHTS}\n\n{markdown(paired_table(weights))}\n{conclusion(weights)} {RULE}\n"
+def weights_markdown(weights: Sequence[Comparison]) -> list[str]:
+    """Returns the comparison of weights, if there is one, as paragraphs of Markdown."""
+    return [f"### {WEIGHTS}\n", markdown(paired_table(weights)), f"{conclusion(weights)} {RULE}\n"] if weights else []
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
@@ -240,22 +245,13 @@ def all_rows(rows: Sequence[Row]) -> list[list[str]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def page_body(
-    summary: list[list[str]],
-    note: str,
-    times: list[list[str]],
-    weights: Sequence[Comparison],
-    best: Row,
-    teacher: float,
-    rows: Sequence[Row],
-    files: Mapping[str, bytes],
-) -> str:
-    """Returns the page's HTML; it shows those pictures that are among `files`."""
-    parts = [
+def accuracy_section(tables: Sequence[list[list[str]]], note: str, teacher: float, images: int) -> list[str]:
+    """Returns the page's HTML on accuracy against bytes."""
+    return [
         f"<p>Students that send a compressed feature, and image codecs, in front of the same teacher ({teacher:.2f} % "
-        f"top-1). {images_of(rows):,} validation images, none of which was trained on, but the best epoch was chosen "
-        "on them. Every student's accuracy and bytes come from real streams, decoded.</p>",
-        page.table(summary),
+        f"top-1). {images:,} validation images, none of which was trained on, but the best epoch was chosen on them. "
+        "Every student's accuracy and bytes come from real streams, decoded.</p>",
+        *map(page.table, tables),
         f'<p class="note">{note}</p>',
         "<h2>Accuracy against size</h2>",
         page.figure(
@@ -263,6 +259,12 @@ def page_body(
             "Top-1 accuracy against bytes per image for every method, the codecs and the teacher",
             "Top-1 against everything sent per image, on a logarithmic axis. Bars: standard deviation over seeds.",
         ),
+    ]
+
+
+def times_section(times: list[list[str]], best: Row) -> list[str]:
+    """Returns the page's HTML on the time from image to answer."""
+    return [
         "<h2>From image to answer</h2>",
         page.table(times),
         f'<p class="note">Milliseconds. The student is {best["run"]}, at {float(best["top1"]):.2f} % top-1; a codec '
@@ -271,37 +273,45 @@ def page_body(
         "them and the bytes, over a link without delay or headers of its own.</p>",
         page.figure("times.svg", "Time from image to answer against bandwidth", "Both axes are logarithmic."),
     ]
-    if weights:
-        parts += [
-            f"<h2>{WEIGHTS}</h2>",
-            f"<p>{html.escape(conclusion(weights))}</p>",
-            page.table(paired_table(weights)),
-            f'<p class="note">{RULE}</p>',
-            page.figure(
-                "weights.svg",
-                "Differences in top-1 at equal bytes",
-                f"Top-1 at equal bytes less that of {weights[0].method}. Dots: seeds; bars: mean, 95 % interval.",
-            ),
-        ]
-    pictures = {
-        "spending.png": (
-            "Where the student spends",
+
+
+def weights_section(weights: Sequence[Comparison]) -> list[str]:
+    """Returns the page's HTML on what weights the distortion, if that is compared."""
+    if not weights:
+        return []
+    return [
+        f"<h2>{WEIGHTS}</h2>",
+        f"<p>{html.escape(conclusion(weights))}</p>",
+        page.table(paired_table(weights)),
+        f'<p class="note">{RULE}</p>',
+        page.figure(
+            "weights.svg",
+            "Differences in top-1 at equal bytes",
+            f"Top-1 at equal bytes less that of {weights[0].method}. Dots: seeds; bars: mean, 95 % interval.",
+        ),
+    ]
+
+
+def pictures_section(best: Row) -> list[str]:
+    """Returns the page's HTML on where and how much a student spends, and on the training of all."""
+    return [
+        "<h2>Where the student spends</h2>",
+        page.figure(
+            "spending.png",
             "Validation images with their boxes, saliency maps, and bits of each position",
             f"Of {best['run']}. Each triple: a validation image with its box, which no training saw; the teacher's "
             "saliency map (XGradCAM of three stages); the bits of each position of the latent, as its likelihoods "
             "promise (viridis: dark blue the fewest, yellow the most that any position here takes).",
         ),
-        "sizes.svg": ("Sizes", "Histogram of bytes per image", f"Everything that {best['run']} sends, by image."),
-        "training.svg": (
-            "Training",
+        "<h2>Sizes</h2>",
+        page.figure("sizes.svg", "Histogram of bytes per image", f"Everything that {best['run']} sends, by image."),
+        "<h2>Training</h2>",
+        page.figure(
+            "training.svg",
             "Training curves of all runs",
             "Top-1 on the validation images, estimated with rounding, and the loss of each epoch.",
         ),
-    }
-    for name, (heading, alternative, caption) in pictures.items():
-        if name in files:
-            parts += [f"<h2>{heading}</h2>", page.figure(name, alternative, caption)]
-    return "\n".join([*parts, "<h2>Every run</h2>", page.table(all_rows(rows))])
+    ]
 
 
 if __name__ == "__main__":
