@@ -18,8 +18,8 @@ from misc.rate_accuracy import Point
 from misc.sweep_table import Row, Student
 
 STYLE = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "report", "axes.linewidth": 0.8}
-# Okabe and Ito's colours, which colour-blind readers tell apart; the markers differ too.
-COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#F0E442", "#0072B2", "#D55E00")
+# Okabe and Ito's colours, which colour-blind readers tell apart, with a yellow that shows on white. Markers differ too.
+COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8A7F00", "#0072B2", "#D55E00")
 MARKERS = "os^Dv<>P*X"
 GREY = "#5b6470"
 
