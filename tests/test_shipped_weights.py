@@ -53,7 +53,7 @@ def test_maps_of_the_teachers_find_the_digit(digits, tmp_path, backbone, least):
 @pytest.mark.data
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no data set at {PHOTOGRAPHS}: README, Data")
 @pytest.mark.parametrize(
-    ("backbone", "teacher_top1", "top1", "sent"), [("resnet", 67.27, 65.73, 168.3), ("swin", 64.13, 61.67, 164.8)]
+    ("backbone", "teacher_top1", "top1", "sent"), [("resnet", 67.27, 66.73, 172.7), ("swin", 64.13, 61.67, 164.8)]
 )
 def test_student_on_photographs(tmp_path, backbone, teacher_top1, top1, sent):
     config = str(ROOT / f"config/tiny_imagenet/student_{backbone}.yaml")
