@@ -192,7 +192,8 @@ def size_at(points: Sequence[Point], top1: float) -> str:
     size = bytes_at(points, top1)
     if size:
         return f"{size:,.0f}"
-    return "not reached" if max(point.top1 for point in points) < top1 else "fewer than all of these"
+    reached = [point.bytes_per_image for point in points if point.top1 >= top1]
+    return f"at most {min(reached):,.0f}" if reached else "not reached"
 
 
 def spanned(values: Sequence[float], form: str) -> str:

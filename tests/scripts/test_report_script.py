@@ -12,6 +12,7 @@ from PIL import Image
 from misc.codecs import CodecPoint, write_points
 from misc.config import compose_config
 from misc.digits_on_photographs import write_data_set
+from misc.rate_accuracy import Point
 from misc.run_folder import ROOT
 from misc.spending_sheet import COLUMNS, GAP, IMAGES, SEAM, TILE
 from misc.sweep_table import read_rows, recommended, students_of
@@ -101,6 +102,11 @@ def test_weights_of_the_distortion_are_compared_where_they_were_run(files, tmp_p
     assert (tmp_path / "page" / "weights.svg").read_bytes().startswith(b"<?xml")
     curves = summary.partition("###")[0]
     assert "| ours |" in curves and "half" not in curves
+
+
+def test_bytes_at_an_accuracy_say_why_there_are_none():
+    curve = [Point(100, 60), Point(200, 64)]
+    assert [report.size_at(curve, top1) for top1 in (59, 62, 65)] == ["at most 100", "141", "not reached"]
 
 
 def test_the_spread_is_that_of_the_seeds(files):
