@@ -36,7 +36,7 @@ def _difference_cells(method: Comparison) -> tuple[str, str]:
         return NOT_RUN, NOT_RUN
     if method.top1 is None:
         return "no bytes in common", ""
-    rate = _with_spread(method.rate, "+.1f") if method.rate else "curves do not rise"
+    rate = _with_spread(method.rate, "+.1f") if method.rate else "not determined"
     return _with_spread(method.top1, "+.2f"), rate
 
 
@@ -46,12 +46,21 @@ def _with_spread(estimate: Estimate, form: str) -> str:
     return f"{estimate.mean:{form}}{spread} ({estimate.seeds})"
 
 
+def _interval(difference: Estimate | None) -> str:
+    """Returns the interval of a mean in brackets; nothing where there is no verdict."""
+    if difference is None or difference.sign is None:
+        return ""
+    low, high = difference.mean - difference.margin, difference.mean + difference.margin
+    return f" ({low:+z.1f} to {high:+z.1f} points)"
+
+
 def conclusion(methods: Sequence[Comparison]) -> str:
-    """Says which methods' top-1 differs from the reference's at equal bytes, by the sign of their `Estimate`."""
+    """Says which methods' top-1 differs from the reference's at equal bytes, and the interval in which it lies."""
     reference, *others = methods
     kinds = {1: "higher with", -1: "lower with", 0: "not shown to differ with", None: "known of too few seeds with"}
     found: dict[str, list[str]] = {text: [] for text in (*kinds.values(), "not compared with")}
     for other in others:
-        found[kinds[other.top1.sign] if other.top1 else "not compared with"].append(f'"{other.method}"')
+        kind = kinds[other.top1.sign] if other.top1 else "not compared with"
+        found[kind].append(f'"{other.method}"{_interval(other.top1)}')
     said = "; ".join(f"{text} {', '.join(names)}" for text, names in found.items() if names)
     return f'At equal bytes and against "{reference.method}", top-1 is {said}.'

@@ -21,6 +21,7 @@ STYLE = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "report", "axe
 # Okabe and Ito's colours, which colour-blind readers tell apart, with a yellow that shows on white. Markers differ too.
 COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8A7F00", "#0072B2", "#D55E00")
 MARKERS = "os^Dv<>P*X"
+LINES = ("-", "--", ":")
 GREY = "#5b6470"
 
 
@@ -80,10 +81,14 @@ def training_curves(rows: Sequence[Row], folder: Path) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         accuracy, loss = figure.subplots(1, 2)
+        styles = {
+            name: {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+            for i, name in enumerate(methods)
+        }
         for method, history in histories.values():
             epochs = [json.loads(line) for line in history.read_text().splitlines()]
             numbers = range(1, len(epochs) + 1)
-            line = {"color": COLOURS[methods.index(method) % len(COLOURS)], "linewidth": 1}
+            line = styles[method] | {"linewidth": 1}
             accuracy.plot(numbers, [epoch["val_top1"] for epoch in epochs], **line)
             loss.plot(numbers, [epoch["loss"] for epoch in epochs], **line)
         for axes, label in ((accuracy, "validation top-1 (%)"), (loss, "loss")):
@@ -91,8 +96,8 @@ def training_curves(rows: Sequence[Row], folder: Path) -> Figure:
             axes.set_ylabel(label)
             style(axes)
         loss.set_yscale("log")
-        for number, method in enumerate(methods):
-            accuracy.plot([], [], color=COLOURS[number % len(COLOURS)], label=method)
+        for method in methods:
+            accuracy.plot([], [], **styles[method], label=method)
         figure.legend(loc="outside upper left", ncols=2, frameon=False)
         return figure
 
@@ -125,7 +130,7 @@ def differences(comparisons: Sequence[Comparison]) -> Figure:
         axes = figure.subplots()
         for height, other in enumerate(others):
             axes.plot(other.values, [height] * len(other.values), "o", color=COLOURS[3], markersize=5)
-            if other.top1:
+            if other.top1 and other.top1.sign is not None:
                 mean = {"color": COLOURS[4], "marker": "|", "markersize": 12, "capsize": 3, "linewidth": 1.2}
                 axes.errorbar(other.top1.mean, height, xerr=other.top1.margin, **mean)
         axes.axvline(0, color=GREY, linestyle=(0, (5, 4)), linewidth=1.2)

@@ -166,9 +166,10 @@ def rates_table(curves: Mapping[str, Sequence[Point]], anchors: Sequence[str]) -
     """Returns header and a row for each curve: its Bjontegaard deltas to the anchors. A single point has none."""
     table = [["rate against", *anchors]]
     for name, points in curves.items():
-        deltas = [bd_rate(curves[anchor], points) if anchor in curves.keys() - {name} else None for anchor in anchors]
+        deltas = [bd_rate(curves[anchor], points) if anchor != name else None for anchor in anchors]
         cells = [f"{delta.percent:+.0f} % ({delta.low:.1f}-{delta.high:.1f})" if delta else "" for delta in deltas]
-        table += [[name, *cells]] if any(cells) else []
+        if any(cells):
+            table.append([name, *cells])
     return table
 
 
@@ -183,7 +184,7 @@ def reading_note(teacher: float, images: int) -> str:
         "delta, in brackets the top-1 over which it is taken; empty where two curves share less than "
         f"{LEAST_OVERLAP:g} point. Curves are monotone cubics through the points that no cheaper one equals or beats. "
         f"Each top-1 is of {images:,} images, on which the best epochs were chosen too; its standard error is about "
-        f"{error:.1f} points."
+        f"{error:.1f} points over images, to which that over seeds of a training comes."
     )
 
 

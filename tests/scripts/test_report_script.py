@@ -69,7 +69,7 @@ def test_tables_and_page(files, tmp_path, capsys):
     summary = (tmp_path / "page" / "summary.md").read_text()
     assert f"| ours | 2 | 50 to 100 | 60.0 to 64.5 | 100 | {size} |\n" in summary
     assert "| ours | -50 % (60.0-64.5) | -90 % (60.0-64.5) |\n" in summary
-    assert "of 1,500 images," in summary and "is about 1.2 points." in summary
+    assert "of 1,500 images," in summary and "is about 1.2 points over images" in summary
     page = (tmp_path / "page" / "index.html").read_text()
     assert report.WEIGHTS not in summary + page
     assert "ours-lmbda=3-0" in page and "not run" in page and "65.00 %" in page
@@ -96,7 +96,7 @@ def test_weights_of_the_distortion_are_compared_where_they_were_run(files, tmp_p
     # Two points for twice the bytes, so that one point is worth the square root of two.
     cells = "100.0 | 63.10 ± 0.10 (3) | 50.0 | 61.10 ± 0.10 (3) | +1.00 ± 0.00 (3) | -29.3 ± 0.0 (3)"
     assert f"| second half, XGradCAM | {cells} |" in summary
-    said = 'against "second half, no weights", top-1 is higher with "second half, XGradCAM".'
+    said = 'against "second half, no weights", top-1 is higher with "second half, XGradCAM" (+1.0 to +1.0 points).'
     assert said in summary and said in capsys.readouterr().out
     assert "<h2>Weights of the distortion</h2>" in html and '<img src="weights.svg"' in html
     assert (tmp_path / "page" / "weights.svg").read_bytes().startswith(b"<?xml")
