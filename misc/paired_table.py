@@ -10,7 +10,7 @@ RULE = (
     "has the same seed. Per seed, straight lines of top-1 over the logarithm of the bytes are compared over the bytes "
     "that both span; bytes at equal top-1 follow by the mean slope of the first row's lines, whose own spread is left "
     "out. A difference is shown where the 95 % interval of the mean (Student's t over seeds, for each row by itself) "
-    "leaves zero out."
+    "leaves zero out; the sentence's intervals are these."
 )
 
 
@@ -46,21 +46,25 @@ def _with_spread(estimate: Estimate, form: str) -> str:
     return f"{estimate.mean:{form}}{spread} ({estimate.seeds})"
 
 
-def _interval(difference: Estimate | None) -> str:
-    """Returns the interval of a mean in brackets; nothing where there is no verdict."""
-    if difference is None or difference.sign is None:
+def _intervals(method: Comparison) -> str:
+    """Returns the intervals of a method's mean differences in brackets; nothing where there is no verdict."""
+    if method.top1 is None or method.top1.sign is None:
         return ""
-    low, high = difference.mean - difference.margin, difference.mean + difference.margin
-    return f" ({low:+z.1f} to {high:+z.1f} points)"
+    rate = f"; bytes {_interval(method.rate)} %" if method.rate else ""
+    return f" ({_interval(method.top1)} points{rate})"
+
+
+def _interval(difference: Estimate) -> str:
+    return f"{difference.mean - difference.margin:+z.1f} to {difference.mean + difference.margin:+z.1f}"
 
 
 def conclusion(methods: Sequence[Comparison]) -> str:
-    """Says which methods' top-1 differs from the reference's at equal bytes, and the interval in which it lies."""
+    """Says which methods' top-1 differs from the reference's at equal bytes, and the intervals of both differences."""
     reference, *others = methods
     kinds = {1: "higher with", -1: "lower with", 0: "not shown to differ with", None: "known of too few seeds with"}
     found: dict[str, list[str]] = {text: [] for text in (*kinds.values(), "not compared with")}
     for other in others:
         kind = kinds[other.top1.sign] if other.top1 else "not compared with"
-        found[kind].append(f'"{other.method}"{_interval(other.top1)}')
+        found[kind].append(f'"{other.method}"{_intervals(other)}')
     said = "; ".join(f"{text} {', '.join(names)}" for text, names in found.items() if names)
     return f'At equal bytes and against "{reference.method}", top-1 is {said}.'

@@ -10,6 +10,7 @@ core. 1 kB = 1024 bytes.
 
 import argparse
 import os
+import statistics
 import sys
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     settings = available_settings(args.codecs)
     points = evaluate(teacher, images, settings, device, args.num_workers)
     write_points(args.output, points)
-    print(f"\nTeacher on {len(images):,} images as they are: top-1 {points[0].teacher_top1:.2f} %; after a codec")
+    stored = statistics.mean(Path(path).stat().st_size for path, _ in images.samples)
+    print(f"\nTeacher on {len(images):,} images as they are, files of {stored:,.0f} bytes on average: top-1", end=" ")
+    print(f"{points[0].teacher_top1:.2f} %; after a codec")
     print(f"{summary(points)}\n\nResults: {args.output}")
 
 

@@ -92,8 +92,9 @@ def test_a_method_that_is_the_reference_one_point_higher_is_just_that():
     assert higher.rate.mean == pytest.approx(100 * math.expm1(-1 / slope))
     assert higher.means["0.1"][1] == (pytest.approx(65 + 5 / 3), pytest.approx(estimate([64.0, 65, 68]).deviation), 3)
     assert conclusion([none, higher, same]) == (
-        'At equal bytes and against "none", top-1 is higher with "higher" (+1.0 to +1.0 points); '
-        'not shown to differ with "same" (+0.0 to +0.0 points).'
+        'At equal bytes and against "none", top-1 is higher with "higher" (+1.0 to +1.0 points; '
+        f"bytes {higher.rate.mean:+.1f} to {higher.rate.mean:+.1f} %); "
+        'not shown to differ with "same" (+0.0 to +0.0 points; bytes +0.0 to +0.0 %).'
     )
 
 

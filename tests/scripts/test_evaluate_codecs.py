@@ -61,6 +61,8 @@ def test_every_codec_and_quality_gets_a_row(config, tmp_path, capsys, num_worker
         assert point.encode_ms > 0 and point.decode_ms > 0
     printed = capsys.readouterr().out
     assert "  JPEG  " in printed and "  WebP  " in printed
+    stored = [path.stat().st_size for path in (tmp_path / "digits" / "val").rglob("*.png")]
+    assert f"on 12 images as they are, files of {sum(stored) / 12:,.0f} bytes on average: top-1" in printed
     assert str(output) in printed
 
 

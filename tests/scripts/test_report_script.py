@@ -64,7 +64,7 @@ def test_tables_and_page(files, tmp_path, capsys):
         ["ours", "-50 % (60.0-64.5)", "-90 % (60.0-64.5)"],
     ]
     # The student at 65 %: 4 + 6 ms and 100 bytes, 8 ms at 0.1 Mbit/s. JPEG: 2 + 3 ms and 400 * 2 ** (15 / 16) bytes.
-    assert printed[12] == "ours-lmbda=2-0, ms"
+    assert printed[12] == "At most 0.5 points of loss: ours-lmbda=2-0 (65.00 %, 0.00 points), ms"
     assert printed[17].split() == ["0.1", "Mbit/s,", "computed", "18.0", "66.3", "3.7"]
     summary = (tmp_path / "page" / "summary.md").read_text()
     assert f"| ours | 2 | 50 to 100 | 60.0 to 64.5 | 100 | {size} |\n" in summary
@@ -96,7 +96,7 @@ def test_weights_of_the_distortion_are_compared_where_they_were_run(files, tmp_p
     # Two points for twice the bytes, so that one point is worth the square root of two.
     cells = "100.0 | 63.10 ± 0.10 (3) | 50.0 | 61.10 ± 0.10 (3) | +1.00 ± 0.00 (3) | -29.3 ± 0.0 (3)"
     assert f"| second half, XGradCAM | {cells} |" in summary
-    said = 'against "second half, no weights", top-1 is higher with "second half, XGradCAM" (+1.0 to +1.0 points).'
+    said = 'top-1 is higher with "second half, XGradCAM" (+1.0 to +1.0 points; bytes -29.3 to -29.3 %).'
     assert said in summary and said in capsys.readouterr().out
     assert "<h2>Weights of the distortion</h2>" in html and '<img src="weights.svg"' in html
     assert (tmp_path / "page" / "weights.svg").read_bytes().startswith(b"<?xml")
@@ -167,7 +167,7 @@ def test_the_runs_show_what_the_student_spends(files, tmp_path):
     with Image.open(page / "spending.png") as sheet:
         assert sheet.size == (COLUMNS * (3 * TILE + 2 * SEAM + GAP) + GAP, rows * (TILE + GAP) + GAP)
     html = (page / "index.html").read_text()
-    for name in ("spending.png", "sizes.svg", "training.svg", "times.svg", "rate_accuracy.svg"):
+    for name in ("spending.png", "sizes.svg", "training.svg", "times_0.5.svg", "times_2.svg", "rate_accuracy.svg"):
         assert f'<img src="{name}"' in html and (page / name).stat().st_size > 1000
 
 
