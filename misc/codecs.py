@@ -88,7 +88,7 @@ def compressai_model(name: str, qualities: Sequence[int]) -> list[Setting]:
     ]
 
 
-# The first quality of a format gives the smallest files that its encoder writes. 75 is that of Tiny ImageNet's files:
+# The first quality of a format is the least that its encoder has. 75 is that of Tiny ImageNet's files:
 # at none other does JPEG write them again with next to no loss.
 JPEG_QUALITIES = (1, 2, 3, 5, 8, 12, 20, 35, 60, 75, 90, 97)
 CODECS: dict[str, Callable[[], list[Setting]]] = {

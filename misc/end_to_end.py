@@ -29,12 +29,13 @@ class Route(NamedTuple):
 def codec_routes(curves: Mapping[str, Sequence[CodecPoint]], top1: float) -> dict[str, Route]:
     """Returns each codec's route to an accuracy, without the codecs that never reach it.
 
-    The bytes are interpolated on the codec's curve; the times are those of its nearest quality.
+    The bytes are interpolated on the codec's curve; the times are those of the cheapest quality that reaches it.
     """
     routes = {}
     for name, points in curves.items():
         size = bytes_for_accuracy(points, top1)
         if size is not None:
-            nearest = min(points, key=lambda point: abs(point.bytes_per_image - size))
-            routes[name] = Route(size, nearest.encode_ms, nearest.decode_ms)
+            reaching = [point for point in points if point.top1 >= top1]
+            cheapest = min(reaching, key=lambda point: point.bytes_per_image)
+            routes[name] = Route(size, cheapest.encode_ms, cheapest.decode_ms)
     return routes

@@ -67,7 +67,7 @@ COLUMNS = (
     *("first_loss", "last_loss", "training_s", "git_revision"),
     *("string_bytes", "sent_bytes", "bpp_bytes", "bpp_likelihood", "edge_parameters", "encode_ms", "decode_ms"),
 )
-WEIGHTS_OF_A_RUN = re.compile(r"""[^\s'"]+/weights\.safetensors""")
+WEIGHTS_OF_A_RUN = re.compile(r"""weights_path: !path ['"]?(.+/weights\.safetensors)""")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Run:
         wanted = compose_config(self.config, self.overrides).resolved
         if resolved.read_text() != wanted or json.loads(facts.read_text())["seed"] != self.seed:
             return False
-        sources = (ROOT / path for path in WEIGHTS_OF_A_RUN.findall(wanted))
+        sources = (ROOT / Path(path).expanduser() for path in WEIGHTS_OF_A_RUN.findall(wanted))
         return all(source.is_file() and source.stat().st_mtime < file.stat().st_mtime for source in sources)
 
 

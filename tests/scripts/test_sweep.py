@@ -182,7 +182,7 @@ def test_maps_are_made(tmp_path):
 
 
 def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
-    source, folder = tmp_path / "any" / "first" / "weights.safetensors", tmp_path / "any" / "second"
+    source, folder = tmp_path / "any sweep" / "first" / "weights.safetensors", tmp_path / "any sweep" / "second"
     parts = f"models.student_model.kwargs.trained_parts.weights_path={source}"
     config = ROOT / "config/quickstart/reuse_swin_from_resnet.yaml"
     run = sweep.Run("second", "method", config, (parts,), 0, folder)
