@@ -6,9 +6,8 @@ Rates are everything sent per image. A curve is a method's rows; rows that diffe
 Bytes at an accuracy and Bjontegaard deltas are read from the curves by monotone interpolation
 (`misc/rate_accuracy.py`); a negative delta means fewer bytes than the anchor at equal top-1. Times over a link are of
 two students, those that send least among the ones that lose at most half a point, and at most two; where none does, of
-the one that loses least. Codecs that never reach its top-1 are left out. Where second
-halves of a training were run, what weights their distortion is compared by pairs of runs with one beginning
-(`misc/paired.py`).
+the one that loses least. Codecs that never reach its top-1 are left out. Where second halves of a training were run,
+what weights their distortion is compared by pairs of runs with one beginning (`misc/paired.py`).
 """
 
 import argparse

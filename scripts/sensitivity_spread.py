@@ -44,27 +44,32 @@ def main(argv: list[str] | None = None) -> None:
     teacher = teacher_from_config(args.config).model.to(device)
     layers = select_target_layers(teacher, target_layer=args.target_layer)
     loader = test_loader(load_config(args.config, mode="test").data)
-    sensitivities = []
+    elements, tokens = 0, []
     with progress_bar(None, "sensitivity", len(loader.dataset)) as bar:
         for x, *_ in loader:
-            sensitivities.append(squared_jacobians(teacher, layers, x.to(device))[0].cpu())
+            sensitivity = squared_jacobians(teacher, layers, x.to(device))[0].cpu()
+            elements += sensitivity.double().sum(0) / len(loader.dataset)
+            tokens.append(sensitivity.mean(1))
             bar.update(len(x))
-    print(text_table(spread_table(torch.cat(sensitivities))))
+    print(text_table(spread_table(elements, torch.cat(tokens))))
 
 
-def spread_table(sensitivity: Tensor) -> list[list[str]]:
-    """Returns header and rows: how far weights spread over each part of (N, C, H, W).
+def spread_table(elements: Tensor, tokens: Tensor) -> list[list[str]]:
+    """Returns header and rows: how far weights spread over each part.
+
+    Args:
+        elements: sensitivity, mean over the images, (C, H, W).
+        tokens: sensitivity of each image, mean over the channels, (N, H, W).
 
     Raises:
         UserError: the sensitivity is zero throughout, as behind a layer that does not reach the logits.
     """
-    if not sensitivity.any():
+    if not elements.any():
         raise UserError("the logits do not change with this layer: choose one before the classifier")
-    tokens = sensitivity.mean(1)
     weights = {
-        "channels": sensitivity.mean((0, 2, 3)),
-        "positions": tokens.mean(0),
-        "channels and positions": sensitivity.mean(0),
+        "channels": elements.mean((1, 2)),
+        "positions": elements.mean(0),
+        "channels and positions": elements,
         "images": tokens.mean((1, 2)),
         "images and positions": tokens,
     }
