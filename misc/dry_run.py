@@ -66,9 +66,8 @@ def shrink(config: dict, size: tuple[int, int, int], num_classes: int) -> None:
         loader["kwargs"] = {"batch_size": IMAGES}
     for stage in stages:
         stage["num_epochs"] = 1
-        cycle = stage.get("scheduler", {}).get("kwargs", {})
-        if "steps_per_epoch" in cycle:
-            cycle.update(epochs=1, steps_per_epoch=1)
+        for name in ("total_steps", "epochs", "steps_per_epoch"):
+            (stage.get("scheduler") or {}).get("kwargs", {}).pop(name, None)
 
 
 def image_size(entry: dict) -> tuple[int, int, int]:

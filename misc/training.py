@@ -1,5 +1,6 @@
 """Training through torchdistill's boxes: what they leave to the caller, and nothing they do."""
 
+import inspect
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ from torchdistill.core.distillation import DistillationBox, get_distillation_box
 from torchdistill.core.training import TrainingBox, get_training_box
 from torchdistill.datasets.util import build_data_loader
 from torchdistill.losses.registry import get_high_level_loss
+from torchdistill.optim.registry import SCHEDULER_DICT
 
 from misc.atomic import write_atomically
 from misc.batch_shares import PartOfEachBatch, SomeBatches, check_batches, shared
@@ -92,6 +94,7 @@ def make_box(
     config: dict, models: dict[str, nn.Module], device: torch.device, ranks: Ranks = ALONE
 ) -> DistillationBox | TrainingBox:
     """Returns torchdistill's box; where ranks share the training, the config's loaders become this rank's."""
+    plan_schedules(config)
     accelerator = None
     if not ranks.alone:
         # torchdistill wraps a model in DistributedDataParallel on CUDA alone, where the aux loss's backward breaks it.
@@ -172,7 +175,6 @@ class TrainingLoop:
         self.ranks.equalise(self.trained, self.arranged())
         scale_sums(self.box.criterion, self.ranks)
         record_terms(self.box.criterion, self.terms)
-        check_steps(f"stage {stage}", len(loader) * epochs, self.box.lr_scheduler)
         done = (self.at["epoch"] - 1) * len(loader.sampler)
         with progress_bar(None, f"stage {stage}", epochs * len(loader.sampler), initial=done) as bar:
             for epoch in range(self.at["epoch"], epochs + 1):
@@ -392,6 +394,7 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
         _num_batches(config, stage["val_data_loader"], f"stage {number}, val_data_loader")
         if not steps:
             raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than a batch")
+        check_schedule(f"stage {number}", stage, steps)
         folders, classes = getattr(images, "classes", None), _num_classes(trained)
         if folders is not None and len(folders) != classes:
             raise UserError(f"stage {number}: the data set has {len(folders)} classes, the model knows {classes}")
@@ -434,15 +437,56 @@ def _check_module_path(path: str, model: nn.Module, place: str) -> None:
         raise UserError(f"{place}: {type(model).__name__} has no module '{path}'{did_you_mean(path, modules)}")
 
 
-def check_steps(place: str, steps: int, scheduler: object) -> None:
-    """Refuses a cycle of the learning rate of another length than the stage's.
+def plan_schedules(config: dict) -> None:
+    """Sets `total_steps` of every scheduler that has it and steps with the batches (OneCycleLR) to its stage's length.
+
+    A config gives epochs alone; how many steps they are follows from the data. In place; a scheduler whose config sets
+    its length itself is left as it is.
+    """
+    for number, stage in enumerate(stages_of(config["train"]), 1):
+        scheduler = stage.get("scheduler")
+        if not scheduler or not scheduler.get("scheduling_step") or _planned_steps(scheduler["kwargs"]) is not None:
+            continue
+        if "total_steps" in inspect.signature(SCHEDULER_DICT[scheduler["key"]]).parameters:
+            place = f"stage {number}, train_data_loader"
+            steps = _scheduler_steps(stage, _num_batches(config, stage["train_data_loader"], place))
+            stage["scheduler"] = {**scheduler, "kwargs": {**scheduler["kwargs"], "total_steps": steps}}
+
+
+def check_schedule(place: str, stage: dict, num_batches: int) -> None:
+    """Refuses a learning rate schedule that a config sets to another length than its stage's.
+
+    Args:
+        place: names the stage in the error.
+        stage: its config.
+        num_batches: of one epoch.
 
     Raises:
         UserError: both numbers.
     """
-    planned = getattr(scheduler, "total_steps", None)
-    if planned is not None and planned != steps:
-        raise UserError(f"{place} takes {steps} steps, but its scheduler is set up for {planned}: change its steps")
+    scheduler = stage.get("scheduler") or {}
+    planned, taken = _planned_steps(scheduler.get("kwargs", {})), _scheduler_steps(stage, num_batches)
+    if planned is not None and planned != taken:
+        raise UserError(
+            f"{place} takes {taken} scheduler steps, its scheduler is set up for {planned}: "
+            "leave total_steps, epochs and steps_per_epoch out, they follow from the data"
+        )
+
+
+def _planned_steps(kwargs: dict) -> int | None:
+    """Returns the number of steps that a scheduler's own arguments name."""
+    if {"epochs", "steps_per_epoch"} <= kwargs.keys():
+        return kwargs.get("total_steps") or kwargs["epochs"] * kwargs["steps_per_epoch"]
+    return kwargs.get("total_steps")
+
+
+def _scheduler_steps(stage: dict, num_batches: int) -> int:
+    """Returns how often torchdistill steps the scheduler in the whole stage."""
+    every = stage["scheduler"].get("scheduling_step", 0) if stage.get("scheduler") else 0
+    if not every:
+        return stage["num_epochs"]
+    accumulated = stage.get("optimizer", {}).get("grad_accum_step", 1)
+    return stage["num_epochs"] * num_batches // math.lcm(every, accumulated)
 
 
 def record_terms(criterion: nn.Module, terms: dict[str, float]) -> None:

@@ -13,7 +13,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "Environment"
 make_environment requirements.txt
-PYTHON=.venv/bin/python
+PYTHON=$VENV/bin/python
 main() { "$PYTHON" main_classification_torchdistill.py "$@"; }
 maps() {
     "$PYTHON" saliency_maps/cam_prep/cam_map_generation.py --config "$CONFIG" --batch_size 50 \

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 make_environment requirements.txt tests/requirements.txt
-.venv/bin/python -m ruff check .
-.venv/bin/python -m ruff format --check .
+"$VENV/bin/python" -m ruff check .
+"$VENV/bin/python" -m ruff format --check .
 # A thread for each of the processes: more would take turns on the cores.
-OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
+OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"

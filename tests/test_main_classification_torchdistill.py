@@ -167,7 +167,6 @@ def test_a_classifier_trains_alone_and_goes_on_from_its_weights(workspace, tmp_p
         "dataset_root": workspace / "digits",
         "train.num_epochs": 1,
         "train.train_data_loader.kwargs.batch_size": 20,
-        "train.scheduler.kwargs.steps_per_epoch": 2,
     }
     flat = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     arguments = [
@@ -183,8 +182,9 @@ def test_a_classifier_trains_alone_and_goes_on_from_its_weights(workspace, tmp_p
     assert "Weights:" in capsys.readouterr().out.split("Training on")[0]
     assert json.loads((tmp_path / "run" / "test.json").read_text())["model"]["images"] == 20
     assert "val_top1" in read_facts(tmp_path / "run" / "weights.safetensors")
-    line = failure(capsys, [*arguments, "--set", "train.scheduler.kwargs.steps_per_epoch=3"])
-    assert "takes 2 steps, but its scheduler is set up for 3" in line
+    cycle = "train.scheduler.kwargs={max_lr: 0.003, total_steps: 3}"
+    line = failure(capsys, [*arguments, "--set", cycle])
+    assert "stage 1 takes 2 scheduler steps, its scheduler is set up for 3" in line
 
 
 def test_same_seed_gives_the_same_weights(command, tmp_path):

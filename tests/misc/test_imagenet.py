@@ -12,9 +12,10 @@ import scipy.io
 from PIL import Image
 from torchvision.datasets import imagenet as torchvision_imagenet
 
+from misc.archives import TarArchive
 from misc.errors import UserError
 from misc.image_folder import ImageFolder
-from misc.imagenet import write_imagenet
+from misc.imagenet import META, write_imagenet
 
 # As in the official devkit, ids are in another order than wnids, and synsets that have children are no classes.
 SYNSETS = {
@@ -125,17 +126,17 @@ def test_grey_and_cmyk_images_are_read_as_rgb(archives, tmp_path):
 
 def test_a_run_that_was_killed_goes_on_with_its_class(archives, tmp_path, monkeypatch):
     write_imagenet(*archives, tmp_path / "expected")
-    extract = tarfile.TarFile.extract
-    extracted = []
+    copy = TarArchive.copy
+    copied = []
 
     def killed_at(name: str | None):
-        def extract_until(tar, member, *args, **kwargs) -> None:
+        def copy_until(archive, member, path) -> None:
             if member.name == name:
                 raise KeyboardInterrupt
-            extracted.append(member.name)
-            extract(tar, member, *args, **kwargs)
+            copied.append(member.name)
+            copy(archive, member, path)
 
-        monkeypatch.setattr(tarfile.TarFile, "extract", extract_until)
+        monkeypatch.setattr(TarArchive, "copy", copy_until)
 
     for name in ("n00000002_1.JPEG", "ILSVRC2012_val_00000005.JPEG"):
         killed_at(name)
@@ -144,7 +145,7 @@ def test_a_run_that_was_killed_goes_on_with_its_class(archives, tmp_path, monkey
         assert not (tmp_path / "data").exists()
     killed_at(None)
     write_imagenet(*archives, tmp_path / "data")
-    again = {name for name in extracted if extracted.count(name) > 1}
+    again = {name for name in copied if copied.count(name) > 1}
     assert again == {"n00000002_0.JPEG", "ILSVRC2012_val_00000001.JPEG"}
     assert tree(tmp_path / "data") == tree(tmp_path / "expected")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["manifest.json", "train", "val"]
@@ -154,7 +155,7 @@ def test_a_run_that_was_killed_goes_on_with_its_class(archives, tmp_path, monkey
 def test_a_second_run_changes_nothing_and_other_archives_are_refused(archives, tmp_path, monkeypatch):
     first = write_imagenet(*archives, tmp_path / "data")
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extract", None)
+        patch.setattr(TarArchive, "copy", None)
         assert write_imagenet(*archives, tmp_path / "data") == first
     archives.val.write_bytes(tar_of(val_members() | {"ILSVRC2012_val_00000006.JPEG": bytes(20_000)}))
     with pytest.raises(UserError, match=r"holds a data set with val_tar_bytes=\d+, not \d+: name another folder"):
@@ -198,25 +199,13 @@ def test_an_archive_that_is_missing_foreign_or_truncated_is_named(archives, tmp_
         ({"n00000002.tar": b"foreign" * 100}, "n00000002.tar is damaged or no tar file"),
         ({"n00000002.tar": class_tar("n00000002")[:700]}, "n00000002.tar is damaged or no tar file"),
         ({"notes.txt": b"hello"}, "holds 'notes.txt': expected files whose names match"),
-        ({"../n00000002.tar": b""}, r"holds '\.\./n00000002.tar': expected files whose names match"),
-        ({"n00000002.tar": tar_of({"../outside_1.JPEG": b"x"})}, r"holds '\.\./outside_1.JPEG': expected"),
-        ({"n00000002.tar": tar_of({"/tmp/outside_1.JPEG": b"x"})}, "holds '/tmp/outside_1.JPEG': expected"),
+        ({"n00000002.tar": tar_of({"deep/n00000002_1.JPEG": b"x"})}, "holds 'deep/n00000002_1.JPEG': expected"),
     ],
 )
 def test_training_classes_in_another_layout_are_named(archives, tmp_path, members, said):
     members = {name: content for name, content in (train_members() | members).items() if content is not None}
     archives.train.write_bytes(tar_of(members))
     refuse(archives, tmp_path / "data", said)
-    assert not list(tmp_path.rglob("outside*")) and not Path("/tmp/outside_1.JPEG").exists()
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(archives, tmp_path, kind):
-    with tarfile.open(archives.val, "a") as tar:
-        link = tarfile.TarInfo("ILSVRC2012_val_00000006.JPEG")
-        link.type, link.linkname = kind, "../../secret"
-        tar.addfile(link)
-    refuse(archives, tmp_path / "data", "holds 'ILSVRC2012_val_00000006.JPEG': expected files")
 
 
 def test_as_many_validation_images_as_classes_for_them(archives, tmp_path):
@@ -228,9 +217,9 @@ def test_as_many_validation_images_as_classes_for_them(archives, tmp_path):
     ("members", "said"),
     [
         (devkit_members([2, 1, 2, 1, 2]), "has no validation image of n00000002: expected some of each class"),
-        (devkit_members([2, 1, 3, 3, 77]), r"is no ILSVRC2012_devkit_t12.tar.gz \(KeyError"),
-        ({"ILSVRC2012_devkit_t12/readme.txt": b""}, r"is no ILSVRC2012_devkit_t12.tar.gz \(FileNotFoundError"),
-        ({"../outside.txt": b"x"}, r"is no ILSVRC2012_devkit_t12.tar.gz \(OutsideDestinationError"),
+        (devkit_members([2, 1, 3, 3, 77]), r"is no ILSVRC2012_devkit_t12.tar.gz"),
+        ({"ILSVRC2012_devkit_t12/readme.txt": b""}, r"is no ILSVRC2012_devkit_t12.tar.gz: it has no .*meta\.mat"),
+        (devkit_members() | {META: b"foreign"}, r"is no ILSVRC2012_devkit_t12.tar.gz"),
     ],
 )
 def test_a_devkit_that_is_none_is_named(archives, tmp_path, members, said):

@@ -1,12 +1,11 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import SequentialSampler, TensorDataset
 from torchdistill.losses.high_level import WeightedSumLoss
 
 from misc.errors import UserError
-from misc.training import check_steps, freeze_statistics, record_terms, stages_of, to_device
+from misc.training import check_schedule, freeze_statistics, plan_schedules, record_terms, stages_of, to_device
 
 
 def test_frozen_batch_statistics_do_not_move_and_others_do():
@@ -24,11 +23,41 @@ def test_stages_go_by_number_and_a_single_stage_is_its_own():
     assert stages_of(first) == [first]
 
 
-def test_a_cycle_of_another_length_is_refused():
-    check_steps("stage 1", 10, SimpleNamespace(total_steps=10))
-    check_steps("stage 1", 10, None)
-    with pytest.raises(UserError, match="takes 10 steps, but its scheduler is set up for 12"):
-        check_steps("stage 1", 10, SimpleNamespace(total_steps=12))
+@pytest.mark.parametrize(
+    ("images", "options", "steps"),
+    [(10, {}, 15), (11, {}, 15), (90, {}, 135), (90, {"scheduling_step": 2}, 67), (90, {"grad_accum_step": 3}, 45)],
+)
+def test_a_cycle_is_as_long_as_its_stage_whatever_the_data(images, options, steps):
+    loader = {"dataset_id": "train", "sampler": {"class_or_func": SequentialSampler}}
+    loader["kwargs"] = {"batch_size": 2, "drop_last": True}
+    stage = {
+        "num_epochs": 3,
+        "train_data_loader": loader,
+        "optimizer": {"grad_accum_step": options.get("grad_accum_step", 1)},
+    }
+    stage["scheduler"] = {
+        "key": "OneCycleLR",
+        "kwargs": {"max_lr": 0.1},
+        "scheduling_step": options.get("scheduling_step", 1),
+    }
+    config = {"datasets": {"train": TensorDataset(torch.zeros(images))}, "train": {"stage1": stage}}
+    plan_schedules(config)
+    assert stage["scheduler"]["kwargs"] == {"max_lr": 0.1, "total_steps": steps}
+    check_schedule("stage 1", stage, images // 2)
+
+
+def test_schedules_by_epochs_are_left_as_they_are():
+    stage = {"num_epochs": 3, "scheduler": {"key": "CosineAnnealingLR", "kwargs": {"T_max": 3}}}
+    plan_schedules({"train": {"stage1": stage, "stage2": {"scheduler": None}}})
+    assert stage["scheduler"]["kwargs"] == {"T_max": 3}
+
+
+@pytest.mark.parametrize("length", [{"total_steps": 7}, {"epochs": 2, "steps_per_epoch": 4}])
+def test_a_cycle_that_a_config_sets_to_another_length_is_refused(length):
+    stage = {"num_epochs": 2, "scheduler": {"key": "OneCycleLR", "kwargs": length, "scheduling_step": 1}}
+    with pytest.raises(UserError, match=r"stage 1 takes 10 scheduler steps, its scheduler is set up for [78]: leave"):
+        check_schedule("stage 1", stage, 5)
+    check_schedule("stage 1", {**stage, "scheduler": None}, 5)
 
 
 def test_terms_are_recorded_weighted():

@@ -17,7 +17,6 @@ from scripts import sweep
 TINY = {
     "train.num_epochs": 1,
     "train.train_data_loader.kwargs.batch_size": 20,
-    "train.scheduler.kwargs.steps_per_epoch": 2,
 }
 
 

@@ -1,0 +1,230 @@
+"""Archives read as data: every member is checked before anything is written, and its name never becomes a path.
+
+Neither `tarfile`'s nor a library's extraction is used. A member must be a regular file or a folder inside the archive,
+of the size that it declares. Callers choose file names themselves and write what `read` and `copy` give them.
+"""
+
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from misc.errors import UserError
+
+CHUNK = 1 << 20
+# Whatever zipfile raises on foreign or damaged bytes, also a password or a compression that it does not know.
+ZIP_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError)
+TAR_DAMAGES = (tarfile.TarError, zlib.error, EOFError, ValueError, OSError)
+
+
+class TarArchive:
+    """The regular files of a tar, checked.
+
+    Args:
+        path: the archive, as errors name it.
+        file: where to read it from; None opens `path`. Not compressed, unless `compressed`.
+        compressed: gzip.
+        accepts: whether a file of this name belongs into the archive.
+        expected: which files do, for the error message.
+        max_member_bytes: no member may be larger.
+
+    Attributes:
+        members: the files by name, without a leading "./"; folders are left out.
+
+    Raises:
+        UserError: a file that is damaged or no tar, or a member that is not one of the expected files: a link, a
+            device, a sparse file, a name that leads out of the archive, a size that the archive does not have.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        file: IO[bytes] | None = None,
+        *,
+        compressed: bool = False,
+        accepts: Callable[[str], object] = bool,
+        expected: str = "files",
+        max_member_bytes: int | None = None,
+    ) -> None:
+        self.name = str(path)
+        self.members: dict[str, tarfile.TarInfo] = {}
+        self._place = "at its beginning"
+        self._limit = max_member_bytes
+        try:
+            self._tar = tarfile.open(path, "r:gz" if compressed else "r:", file)  # noqa: SIM115  closed by __exit__
+        except TAR_DAMAGES as error:
+            raise self.damaged(error) from error
+        try:
+            # TarFile's own iterator would follow a negative size backwards, for ever.
+            while (member := self._next()) is not None:
+                self._check(member)
+                name = member.name.removeprefix("./")
+                self._place = f"behind {name[:200]!r}"
+                if member.isdir():
+                    continue
+                if not accepts(name):
+                    raise UserError(f"{self.name} holds {name[:200]!r}: expected {expected}")
+                self.members[name] = member
+        except BaseException:
+            self._tar.close()
+            raise
+
+    def __enter__(self) -> "TarArchive":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._tar.close()
+
+    def open(self, member: tarfile.TarInfo) -> IO[bytes]:
+        """Returns a member's bytes as a file."""
+        return self._tar.extractfile(member)
+
+    def read(self, member: tarfile.TarInfo) -> bytes:
+        """Returns a member's bytes.
+
+        Raises:
+            UserError: fewer of them than it declares.
+        """
+        try:
+            content = self.open(member).read()
+        except TAR_DAMAGES as error:
+            raise self.damaged(error, member) from error
+        if len(content) != member.size:
+            raise self._lies(member, len(content))
+        return content
+
+    def copy(self, member: tarfile.TarInfo, path: Path) -> None:
+        """Writes a member's bytes to a new file.
+
+        Raises:
+            UserError: fewer of them than it declares.
+        """
+        written = 0
+        with open(path, "xb") as target:
+            try:
+                source = self.open(member)
+                while chunk := source.read(CHUNK):
+                    written += target.write(chunk)
+            except TAR_DAMAGES as error:
+                raise self.damaged(error, member) from error
+        if written != member.size:
+            raise self._lies(member, written)
+
+    def damaged(self, error: Exception, member: tarfile.TarInfo | None = None) -> UserError:
+        """Returns the error for bytes that cannot be read."""
+        place = self._place if member is None else f"in {member.name[:200]!r}"
+        return UserError(
+            f"{self.name} is damaged or no tar file, {place} ({_one_line(error)}): "
+            "compare its MD5 with the official one"
+        )
+
+    def _next(self) -> tarfile.TarInfo | None:
+        try:
+            return self._tar.next()
+        except TAR_DAMAGES as error:
+            raise self.damaged(error) from error
+
+    def _check(self, member: tarfile.TarInfo) -> None:
+        if fault := _unsafe_name(member.name) or _unsafe_kind(member):
+            raise UserError(f"{self.name} holds {member.name[:200]!r}, {fault}: expected plain files inside it")
+        if member.size < 0 or (self._limit is not None and member.size > self._limit):
+            limit = "" if self._limit is None else f" to {self._limit:,}"
+            raise UserError(
+                f"{self.name} holds {member.name[:200]!r} of {member.size:,} bytes: expected 0{limit or ' or more'}"
+            )
+
+    def _lies(self, member: tarfile.TarInfo, size: int) -> UserError:
+        return UserError(
+            f"{self.name} holds {member.name[:200]!r} with {size:,} of the {member.size:,} bytes that it declares: "
+            f"compare the archive's MD5 with the official one"
+        )
+
+
+class ZipArchive:
+    """The regular files of a zip, checked.
+
+    Attributes:
+        members: the files by name; folders are left out.
+
+    Raises:
+        UserError: a file that is damaged or no zip, or a member that is a link or a device, or whose name leads out of
+            the archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except ZIP_DAMAGES as error:
+            raise UserError(f"{path} is damaged or no zip file ({_one_line(error)}): fetch it again") from error
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        try:
+            for member in self._zip.infolist():
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                fault = _unsafe_name(member.filename) or _unsafe_mode(kind)
+                if fault:
+                    raise UserError(f"{path} holds {member.filename[:200]!r}, {fault}: expected plain files inside it")
+                if not member.is_dir():
+                    self.members[member.filename] = member
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def __enter__(self) -> "ZipArchive":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._zip.close()
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Returns the bytes of one of `members`.
+
+        Raises:
+            UserError: more of them than `max_bytes`, more or fewer than the member declares, or damaged ones.
+        """
+        size = self.members[name].file_size
+        if size > max_bytes:
+            raise UserError(f"{name} in {self.name} has {size:,} bytes: expected at most {max_bytes:,}")
+        try:
+            content = self._zip.read(self.members[name])
+        except ZIP_DAMAGES as error:
+            raise UserError(
+                f"{name} in {self.name} is damaged ({_one_line(error)}): fetch the archive again"
+            ) from error
+        if len(content) != size:
+            raise UserError(
+                f"{name} in {self.name} has {len(content):,} of the {size:,} bytes that it declares: "
+                "fetch the archive again"
+            )
+        return content
+
+
+def _unsafe_name(name: str) -> str | None:
+    """Returns what is wrong with a name that leads out of the archive's folder; None where nothing is."""
+    if PurePosixPath(name).is_absolute() or name.startswith("\\") or name[1:2] == ":":
+        return "an absolute path"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "a path that leads out of the archive"
+    return None
+
+
+def _unsafe_kind(member: tarfile.TarInfo) -> str | None:
+    if member.issym() or member.islnk():
+        return f"a {'symbolic' if member.issym() else 'hard'} link to {member.linkname[:200]!r}"
+    if member.issparse():
+        return "a sparse file"
+    return None if member.isfile() or member.isdir() else "neither file nor folder"
+
+
+def _unsafe_mode(kind: int) -> str | None:
+    """Returns what is wrong with a file type of `stat`; archives made on Windows have none (0)."""
+    if kind == stat.S_IFLNK:
+        return "a symbolic link"
+    return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "neither file nor folder"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
