@@ -1,14 +1,9 @@
 """Server: a timm classifier, whole or cut once into head (the distillation target) and tail (kept frozen)."""
 
 import copy
-import pickle
 from collections import OrderedDict
-from pathlib import Path
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import ConvNeXt, ResNet, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 from torchdistill.models.registry import register_model
@@ -16,6 +11,7 @@ from torchvision.ops import Permute
 
 from misc.errors import UserError, did_you_mean
 from model.decoder import NCHW_TO_NHWC, NHWC_TO_NCHW
+from model.weights import load_weights
 
 
 class Backbone(nn.Module):
@@ -67,52 +63,6 @@ def create_timm_model(
     if weights_path is not None:
         load_weights(model, weights_path)
     return model
-
-
-def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> None:
-    """Loads a safetensors file or a state dict into `model`; every key must fit.
-
-    Args:
-        model: any module.
-        path: where the weights are from.
-        state: the tensors, where they have been read from `path` already.
-
-    Raises:
-        UserError: no such file, not a weights file, or keys or shapes that differ (which).
-    """
-    state = read_state_dict(path) if state is None else state
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} does not fit {type(model).__name__}: {_differences(model, state)}") from error
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads tensors by name, unpickling nothing; a training checkpoint gives its model's tensors."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no weights at {path}: check the path")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return content.get("model", content)
-    except (SafetensorError, RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a weights file (safetensors, or a state dict of tensors alone)") from error
-
-
-def _differences(model: nn.Module, state: dict[str, Tensor]) -> str:
-    wanted = model.state_dict()
-    findings = {
-        "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
-        "of another shape": [key for key in wanted if key in state and wanted[key].shape != state[key].shape],
-    }
-    return "; ".join(
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in findings.items()
-        if keys
-    )
 
 
 def _nearest_timm_name(name: str) -> str:

@@ -20,18 +20,18 @@ from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
-from misc.bitstream import MAX_POSITIONS, BitstreamError
 from misc.errors import UserError
-from model.coding import Receiver, Sender
-from model.derived import Derived
-from model.layers import Magnitude, ResidualBlock
-from model.transmission import (
+from model.coding.bitstream import MAX_POSITIONS, BitstreamError
+from model.coding.channel import Receiver, Sender
+from model.coding.derived import Derived
+from model.coding.transmission import (
     CheckerboardTransmission,
     FactorizedTransmission,
     HyperTransmission,
     RasterTransmission,
     ScaleTransmission,
 )
+from model.layers import Magnitude, ResidualBlock
 
 
 class EntropyModel(nn.Module):

@@ -7,8 +7,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from misc.bitstream import FINGERPRINT_BYTES, BitstreamError, Stream, pack, unpack
-from model.derived import Derived
+from model.coding.bitstream import FINGERPRINT_BYTES, BitstreamError, Stream, pack, unpack
+from model.coding.derived import Derived
 from model.entropy import CodedModel, EntropyModel
 
 

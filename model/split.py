@@ -13,14 +13,17 @@ y_hat  the latent as decoded                  s      saliency map, (B, 1, H, W) 
 z      hyper latent, z_hat as decoded         lmbda  weight of the RATE: larger is smaller files
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torchdistill.models.registry import register_model
 
 from misc.errors import UserError, did_you_mean
-from model.backbone import create_backbone, load_weights, read_state_dict
+from model.backbone import create_backbone
 from model.entropy import CodedModel, EntropyModel
 from model.halves import EdgeHalf, ServerHalf
+from model.weights import load_weights, read_state_dict, read_student
 
 PARTS = ("encoder", "entropy_model", "decoder")
 
@@ -133,3 +136,12 @@ def _check_shapes(student: SplitClassifier, head: nn.Module, input_size: tuple[i
             "change the decoder's out_channels or feature_size"
         )
     student.train(was_training)
+
+
+def load_into(model: nn.Module, path: str | Path) -> None:
+    """Loads weights strictly; a student's file without a tail takes the tail that its backbone brought.
+
+    Raises:
+        UserError: keys or shapes that do not fit (which), or a student that was trained for another tail.
+    """
+    load_weights(model, path, read_student(path, model.tail) if isinstance(model, SplitClassifier) else None)

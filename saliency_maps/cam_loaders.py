@@ -11,8 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError
-from misc.image_folder import ImageFolder
 from saliency_maps.map_folder import MapFolder, dataset_identity, map_names, relative_image_names
 
 

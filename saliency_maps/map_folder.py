@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from misc.errors import UserError
-from saliency_maps.writing import written
+from misc.files import written
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"

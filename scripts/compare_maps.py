@@ -1,15 +1,12 @@
 """Compares two folders of maps of the same images: how far apart the values are, for instance of --autocast's maps."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from misc.errors import UserError, exit_on_user_error
-from misc.report import text_table
+from misc.tables import text_table
 from saliency_maps.map_folder import MapFolder
 
 

@@ -5,22 +5,19 @@ Prints the five most probable classes of every stream, numbered as the teacher n
 
 import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from misc.bitstream import BitstreamError, read_packed
-from misc.config import compose_config
-from misc.deployment import load_server
-from misc.device import usable_device
+from misc.config.load import compose_config
+from misc.deploy.arguments import add_student, output_paths, weights_of
+from misc.deploy.load import load_server
+from misc.devices import usable_device
 from misc.errors import exit_on_user_error
-from saliency_maps.writing import written
-from scripts.encode import add_student, output_paths, weights_of
+from misc.files import written
+from model.coding.bitstream import BitstreamError, read_packed
 
 CLASSES = 5
 

@@ -11,27 +11,14 @@ core. 1 kB = 1024 bytes.
 import argparse
 import os
 import statistics
-import sys
-from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from misc.codecs import CODECS, CodecPoint, CodedImages, Setting, Stream, available_settings, by_codec, write_points
-from misc.config import load_config
-from misc.cores import share_cores
-from misc.device import default_device, usable_device
+from misc.config.entries import build_model, images_of_test
+from misc.config.load import load_config
+from misc.devices import default_device, share_cores, usable_device
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation import KILOBYTE, TIMED_IMAGES, Accuracy, latencies, latencies_in_turn, test_classifier
-from misc.image_folder import ImageFolder
-from misc.models import build_model
-from misc.progress import progress_bar
-
-BATCH = 8  # images, each of them in every setting
+from misc.evaluation.codec_table import CodecPoint, by_codec, write_points
+from misc.evaluation.codecs import CODECS, available_settings, evaluate
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -64,65 +51,6 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nTeacher on {len(images):,} images as they are, files of {stored:,.0f} bytes on average: top-1", end=" ")
     print(f"{points[0].teacher_top1:.2f} %; after a codec")
     print(f"{summary(points)}\n\nResults: {args.output}")
-
-
-def images_of_test(config: dict) -> ImageFolder:
-    """Returns the data set on which the config tests."""
-    images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
-    if not isinstance(images, ImageFolder) or images.transform is None:
-        raise UserError("the config's test data set must be an ImageFolder with a transform: codecs need image files")
-    return images
-
-
-@torch.inference_mode()
-def evaluate(
-    teacher: nn.Module, images: ImageFolder, settings: list[Setting], device: torch.device, num_workers: int
-) -> list[CodecPoint]:
-    """Returns a point per codec and quality, in the order of the settings."""
-    original = test_classifier(teacher, DataLoader(images, BATCH, num_workers=num_workers), device, "originals")
-    accuracies = [Accuracy() for _ in settings]
-    num_bytes = torch.zeros(len(settings), dtype=torch.int64)
-    loader = DataLoader(CodedImages(images, settings), BATCH, num_workers=num_workers)
-    with progress_bar(None, "codecs", len(images)) as bar:
-        for x, labels, sizes in loader:
-            logits = teacher(x.flatten(0, 1).to(device)).cpu().unflatten(0, x.shape[:2])
-            for accuracy, logits_of_setting in zip(accuracies, logits.unbind(1), strict=True):
-                accuracy.update(logits_of_setting, labels)
-            num_bytes += sizes.sum(0)
-            bar.update(len(x))
-    sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
-    timings = [partial(latency, setting, images, teacher, device) for setting in settings]
-    found = zip(settings, accuracies, sizes, latencies_in_turn(timings, unit="settings"), strict=True)
-    return [
-        point_of(setting, accuracy, original["top1"], size, pixels, milliseconds)
-        for setting, accuracy, size, milliseconds in found
-    ]
-
-
-def point_of(
-    setting: Setting,
-    accuracy: Accuracy,
-    teacher_top1: float,
-    size: float,
-    pixels: int,
-    milliseconds: dict[str, float],
-) -> CodecPoint:
-    """Puts the figures of a setting into a row; `pixels` is the size of the teacher's input."""
-    top1, top5 = accuracy.percent()
-    kb, bpp = size / KILOBYTE, 8 * size / pixels
-    found = (size, kb, bpp, top1, top5, teacher_top1, accuracy.images)
-    return CodecPoint(setting.codec, setting.quality, *found, **milliseconds)
-
-
-def latency(setting: Setting, images: ImageFolder, teacher: nn.Module, device: torch.device) -> dict[str, float]:
-    """Returns encode_ms and decode_ms of one image: to the file, and from there to the teacher's logits."""
-    step = -(-len(images) // TIMED_IMAGES)
-    timed = [images.loader(path) for path, _ in images.samples[::step]]
-
-    def classify(stream: Stream) -> Tensor:
-        return teacher(images.transform(setting.decode(stream.content))[None].to(device))
-
-    return latencies(timed, setting.encode, classify)
 
 
 def summary(points: list[CodecPoint]) -> str:

@@ -3,7 +3,6 @@
 import argparse
 import math
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,19 +12,24 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from misc.datasets.image_folder import ImageFolder, read_rgb
 from misc.errors import UserError, exit_on_user_error
-from misc.image_folder import ImageFolder, read_rgb
-from misc.progress import progress_bar
-from saliency_maps.drawing import in_colour, overlay, png
-from saliency_maps.map_folder import MANIFEST, SETTINGS, MapFolder, dataset_identity, read_json, relative_image_names
-from saliency_maps.map_statistics import QUANTILES, TOP_SHARE, MapStatistics
-from saliency_maps.pairing import maps_of_images
-from saliency_maps.writing import written
+from misc.files import written
+from saliency_maps.analysis.drawing import in_colour, overlay, png
+from saliency_maps.analysis.inspection import (
+    coverage_lines,
+    defects,
+    layers,
+    method,
+    origin,
+    read_all,
+    section,
+    settings_of,
+    value_lines,
+)
+from saliency_maps.analysis.pairing import maps_of_images
+from saliency_maps.map_folder import MapFolder, relative_image_names
 
-HEADING = 22  # characters
-FIRST = 3  # names shown of a longer list
 TILE, SEAM, GAP, LINE, FONT, SCALE = 160, 4, 24, 20, 13, 120  # pixels
 TEXT, QUIET, GROUND = "#1d2127", "#5b6470", "#eceef1"
 
@@ -78,119 +82,6 @@ def names_of_images(root: Path) -> list[str]:
     """Returns the images' names below `root`, `cat/0001.jpg`."""
     images = ImageFolder(root)
     return relative_image_names(images.root, (path for path, _ in images.samples))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is printed
-# ---------------------------------------------------------------------------------------------------------------------
-
-Lines = list[tuple[str, str]]
-
-
-def section(title: str, lines: Lines) -> str:
-    """Returns a titled list of headings and texts."""
-    return "\n".join([title, *(f"  {heading:<{HEADING}}{text}" for heading, text in lines), ""])
-
-
-def settings_of(maps: MapFolder) -> tuple[dict[str, Any], bool]:
-    """Returns what the maps depend on, and whether the run that makes them has ended.
-
-    Raises:
-        UserError: the folder has neither a manifest nor the settings of a run.
-    """
-    if (maps.root / MANIFEST).is_file() or not (maps.root / SETTINGS).is_file():
-        return maps.manifest.get("settings", {}), True
-    return read_json(maps.root / SETTINGS), False
-
-
-def origin(folder: Path, settings: Mapping[str, Any], is_finished: bool) -> Lines:
-    """Returns how the maps were made."""
-    lines = [
-        ("folder", str(folder)),
-        ("method", method(settings)),
-        ("layers", layers(settings)),
-        ("model", str(settings.get("model", "unknown"))),
-        ("size", " x ".join(map(str, settings.get("map_size", ["unknown"])))),
-    ]
-    unfinished = ("state", f"unfinished, there is no {MANIFEST} yet: give the command that makes the maps again")
-    return lines if is_finished else [*lines, unfinished]
-
-
-def method(settings: Mapping[str, Any]) -> str:
-    """Returns the CAM method, and whether it takes the principal component."""
-    return settings.get("saliency_type", "unknown") + (", eigen_smooth" if settings.get("eigen_smooth") else "")
-
-
-def layers(settings: Mapping[str, Any]) -> str:
-    """Returns the layers that were looked at: a method on all of them would fill the screen."""
-    names = settings.get("layers", ["unknown"])
-    return ", ".join(names) if len(names) <= FIRST + 1 else counted(names)
-
-
-def coverage_lines(
-    maps: MapFolder, root: Path, names: Sequence[str], maps_of: Mapping[str, str], settings: Mapping[str, Any]
-) -> Lines:
-    """Returns which images have a map and which maps an image."""
-    missing = [name for name in names if name not in maps_of]
-    orphans = sorted(maps.names.difference(maps_of.values()))
-    is_same = settings.get("dataset_sha256") == dataset_identity(root, names)
-    return [
-        ("images", f"{len(names):,}" + ("" if is_same else ", not the ones that the maps were made for")),
-        ("images with a map", f"{len(maps_of):,} ({100 * len(maps_of) / len(names):.1f} %)"),
-        ("images without", counted(missing)),
-        ("maps without image", counted(orphans)),
-    ]
-
-
-class Contents(NamedTuple):
-    """What all maps hold, and the names of those whose values are all equal, and of those that cannot be read."""
-
-    statistics: MapStatistics
-    uniform: list[str]
-    damaged: list[str]
-
-
-def read_all(maps: MapFolder) -> Contents:
-    """Reads every map once."""
-    contents = Contents(MapStatistics(), [], [])
-    for name in progress_bar(sorted(maps.names), "reading maps", unit="maps"):
-        try:
-            saliency = maps.read(name)
-        except UserError:
-            contents.damaged.append(name)
-            continue
-        if contents.statistics.update(saliency):
-            contents.uniform.append(name)
-    if not contents.statistics.maps:
-        maps.read(contents.damaged[0])  # says what is wrong with it
-    return contents
-
-
-def defects(contents: Contents) -> Lines:
-    """Returns which maps say nothing."""
-    return [("uniform maps", counted(contents.uniform)), ("damaged maps", counted(contents.damaged))]
-
-
-def counted(names: Sequence[str]) -> str:
-    """Returns how many, and the first of them."""
-    shown = ", ".join(names[:FIRST]) + (", ..." if len(names) > FIRST else "")
-    return f"{len(names):,}: {shown}" if names else "0"
-
-
-def value_lines(statistics: MapStatistics) -> Lines:
-    """Returns what the values are like; a map that prefers nothing has the figures in brackets."""
-    quantiles = (f"{statistics.quantile(share):.3f} ({100 * share:.0f} %)" for share in QUANTILES)
-    return [
-        ("mean", f"{statistics.mean:.3f}"),
-        ("standard deviation", f"{statistics.std:.3f}"),
-        ("quantiles", ", ".join(quantiles)),
-        (
-            f"mass in top {100 * TOP_SHARE:.0f} %",
-            f"{100 * statistics.top_share:.1f} % of a map's mass lies in its "
-            f"{100 * TOP_SHARE:.0f} % highest positions (uniform map: {100 * TOP_SHARE:.0f} %)",
-        ),
-        ("entropy", f"{statistics.relative_entropy:.3f} of a uniform map's"),
-    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,16 +1,13 @@
 """Prepares data sets: ImageFolders with train/ and val/, and a manifest."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from misc.digits_on_photographs import NUM_TRAIN, NUM_VAL, write_data_set
+from misc.datasets.digits import NUM_TRAIN, NUM_VAL, write_data_set
+from misc.datasets.imagenet import write_imagenet
+from misc.datasets.tiny_imagenet import write_tiny_imagenet
 from misc.errors import UserError, exit_on_user_error
-from misc.imagenet import write_imagenet
-from misc.tiny_imagenet import write_tiny_imagenet
 
 
 def get_argparser() -> argparse.ArgumentParser:

@@ -5,10 +5,9 @@ import io
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,18 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image, ImageChops, ImageFilter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from misc import report
-from misc.atomic import write_atomically
-from misc.codecs import CodecPoint, by_codec, read_points
-from misc.errors import UserError, exit_on_user_error
-from misc.image_folder import ImageFolder, read_rgb
+from misc.datasets.image_folder import read_rgb
+from misc.errors import exit_on_user_error
+from misc.evaluation.codec_table import CodecPoint, by_codec, read_points
+from misc.files import write_atomically
 from misc.progress import progress_bar
-from saliency_maps.drawing import overlay, png
-from saliency_maps.map_folder import MapFolder, map_names, relative_image_names
-from saliency_maps.objects import read_mask
-from saliency_maps.scores import MapScores, score_maps
+from misc.reports import quickstart as report
+from misc.reports.quickstart import Sample, caption, find_samples, maps_and_masks
+from saliency_maps.analysis.drawing import overlay, png
+from saliency_maps.analysis.objects import read_mask
+from saliency_maps.analysis.scores import score_maps
+from saliency_maps.map_folder import MapFolder
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers differ too.
 CODEC_STYLES = {"JPEG": ("#D55E00", "s"), "WebP": ("#0072B2", "^")}
@@ -164,49 +162,6 @@ def rendered(figure: Figure, file_format: str) -> bytes:
 # ---------------------------------------------------------------------------------------------------------------------
 # Saliency maps
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-class Sample(NamedTuple):
-    """Where a val image and its mask lie, and the name of its saliency map."""
-
-    label: int
-    image: Path
-    saliency: str
-    mask: Path
-
-
-def find_samples(dataset: Path, maps: MapFolder) -> list[Sample]:
-    """Returns all val images with their maps and masks.
-
-    Raises:
-        UserError: no images, or images without a map (how many, the first ones) or a mask (the first one).
-    """
-    images = ImageFolder(dataset / "val")
-    names = relative_image_names(images.root, (path for path, _ in images.samples))
-    maps_of = map_names(names)
-    maps.check_complete(maps_of)
-    samples = []
-    for (path, label), name in zip(images.samples, maps_of, strict=True):
-        mask = (dataset / "val_masks" / name).with_suffix(".png")
-        if not mask.is_file():
-            raise UserError(f"{mask} is missing: make the data set with `python scripts/prepare_dataset.py digits`")
-        samples.append(Sample(label, Path(path), name, mask))
-    return samples
-
-
-def maps_and_masks(samples: Sequence[Sample], maps: MapFolder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return ((maps.read(sample.saliency), read_mask(sample.mask)) for sample in samples)
-
-
-def caption(scores: MapScores) -> str:
-    """Returns what the sheet shows and how its maps score over all val images."""
-    return (
-        "The first validation images of every class, and the teacher's saliency map over each (viridis: dark blue 0, "
-        "yellow 1) with the outline of the digit, which the teacher never saw. "
-        f"Over all {scores.images:,} images, the digit gets {scores.mass_ratio:.2f} times the mass that a uniform map "
-        f"would give it, and {scores.pointing_game:.1f} % of the maps have their maximum on the digit "
-        f"(a random point: {scores.chance:.1f} %)."
-    )
 
 
 def saliency_sheet(samples: Sequence[Sample], maps: MapFolder) -> Image.Image:

@@ -5,24 +5,19 @@ val_annotations.txt, <class>_boxes.txt, or a folder with such files in it or bel
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError, exit_on_user_error
-from misc.image_folder import ImageFolder
 from misc.progress import progress_bar
-from misc.report import text_table
+from misc.tables import text_table
+from saliency_maps.analysis.objects import box_masks_of, masks_of
+from saliency_maps.analysis.pairing import maps_of_images
+from saliency_maps.analysis.scores import MapScores, score_maps
 from saliency_maps.map_folder import MapFolder, relative_image_names
-from saliency_maps.objects import Box, boxes_in, mask_of_boxes, masks_in, read_mask
-from saliency_maps.pairing import maps_of_images
-from saliency_maps.scores import MapScores, score_maps
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -52,26 +47,6 @@ def main(argv: list[str] | None = None) -> None:
     pairs = maps_and_masks(maps, [maps_of[name] for name in common], [objects[name] for name in common])
     scores = score_maps(progress_bar(pairs, "scoring maps", len(common)))
     print(summary(scores, len(names) - len(maps_of), len(names) - len(objects), "mask" if args.masks else "box"))
-
-
-def masks_of(root: Path, names: Sequence[str]) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Returns what reads the mask, (H, W) bool, of each image that has one."""
-    return {name: partial(read_mask, path) for name, path in masks_in(root, names).items()}
-
-
-def box_masks_of(path: Path, names: Sequence[str], images: Path) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Returns what draws the boxes, (H, W) bool, of each image that has any, at the image's size."""
-    return {name: partial(box_mask, images / name, boxes) for name, boxes in boxes_in(path, names).items()}
-
-
-def box_mask(image: Path, boxes: Sequence[Box]) -> np.ndarray:
-    """Returns the mask, (H, W) bool of the image's size, that is true inside the boxes."""
-    with Image.open(image) as opened:
-        width, height = opened.size
-    try:
-        return mask_of_boxes(boxes, (height, width))
-    except UserError as error:
-        raise UserError(f"{image}: {error}") from None
 
 
 def maps_and_masks(

@@ -21,16 +21,17 @@ from torchdistill.core.distillation import DistillationBox
 from torchdistill.models.registry import get_model
 
 from main_classification_torchdistill import get_argparser, main
-from misc import training
-from misc.config import load_config
-from misc.digits_on_photographs import write_data_set
-from misc.run_folder import ROOT
-from misc.training import TrainingLoop
-from misc.weights import load_into, read_facts, save_weights
+from misc.config.load import load_config
+from misc.datasets.digits import write_data_set
+from misc.distributed.launch import in_processes
+from misc.files import ROOT
+from misc.training import loop as training
+from misc.training.loop import TrainingLoop
 from model.backbone import create_timm_model
-from model.split import SplitClassifier
+from model.split import SplitClassifier, load_into
+from model.weights import read_facts, save_weights
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps
-from scripts.benchmark_ranks import in_processes, measure
+from scripts.benchmarks.ranks import measure
 
 ARCHITECTURES = {
     "resnet": {"name": "resnet18", "layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]},
@@ -252,7 +253,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
 
 def test_two_trainings_in_one_folder_are_refused(command, tmp_path, capsys):
     hold = f"with locked(Path({str(tmp_path / '.run.lock')!r}), ''): print(flush=True); time.sleep(60)"
-    code = f"import time; from pathlib import Path; from misc.lock import locked\n{hold}"
+    code = f"import time; from pathlib import Path; from misc.files import locked\n{hold}"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as first:
         first.stdout.readline()
         line = failure(capsys, command("phd_resnet", "--skip_ckpt", "--run_dir", str(tmp_path / "run")))
@@ -501,7 +502,7 @@ def failure(capsys, arguments: list[str]) -> str:
         (["--set", "train.stage1.train_data_loader.kwargs.shufle=true"], "has no 'shufle'"),
         (["--set", "test.test_data_loader.kwargs.num_workers=-1"], "test, test_data_loader: num_workers option"),
         (["--set", "test.test_data_loader.dataset_id=vall"], "no data set 'vall'; did you mean 'val'?"),
-        (["--set", "datasets.val.key=misc.image_folder.ImageFoldr"], "did you mean 'ImageFolder'?"),
+        (["--set", "datasets.val.key=misc.datasets.image_folder.ImageFoldr"], "did you mean 'ImageFolder'?"),
         (
             ["--set", "models.student_model.kwargs.entropy_model.key=model.entropy.FactorisedPrior"],
             "did you mean 'FactorizedPrior'?",

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from main_classification_torchdistill import main
-from misc.digits_on_photographs import write_data_set
-from misc.run_folder import ROOT
+from misc.datasets.digits import write_data_set
+from misc.files import ROOT
+from saliency_maps.analysis.scores import score_maps
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps
 from saliency_maps.map_folder import MapFolder
-from saliency_maps.scores import score_maps
 
 PHOTOGRAPHS = ROOT / "resources/datasets/tiny_imagenet"
 

@@ -18,22 +18,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 
-from misc.cores import share_cores
-from misc.device import default_device, usable_device
+from misc.datasets.image_folder import ImageFolder
+from misc.devices import default_device, share_cores, usable_device
+from misc.distributed.ranks import Ranks, joined_ranks, local_rank
 from misc.errors import UserError, exit_on_user_error
-from misc.image_folder import ImageFolder
-from misc.lock import locked
-from misc.ranks import Ranks, joined_ranks, local_rank
-from saliency_maps.cam_prep.cam_methods import FULL_GRAD, SALIENCY_TYPES
+from misc.files import locked
 from saliency_maps.cam_prep.class_indices import class_indices, digest
 from saliency_maps.cam_prep.map_output import FORMATS, LOCK, MapOutput, check_disk
 from saliency_maps.cam_prep.map_run import batches_to_do, make_maps, shares
-from saliency_maps.cam_prep.saliency import SaliencyMapper
-from saliency_maps.cam_prep.target_layers import TargetLayer, select_target_layers
+from saliency_maps.cam_prep.methods.cam_methods import FULL_GRAD, SALIENCY_TYPES
+from saliency_maps.cam_prep.methods.mapper import SaliencyMapper
+from saliency_maps.cam_prep.methods.target_layers import TargetLayer, select_target_layers
 from saliency_maps.cam_prep.teacher import (
     InputFormat,
     Teacher,
@@ -274,7 +271,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """Returns everything but the images that a map depends on, and how it is stored."""
     # Seconds to import: a mistake in the arguments should not wait for it.
-    from misc.weights import digest as model_digest
+    from model.weights import digest as model_digest
 
     side = args.target_dim or 28
     settings = {

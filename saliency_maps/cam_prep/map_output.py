@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from misc.atomic import is_temporary
 from misc.errors import UserError
-from saliency_maps.cam_prep.saliency import NO_PREFERENCE
+from misc.files import is_temporary
+from saliency_maps.cam_prep.methods.mapper import NO_PREFERENCE
 from saliency_maps.map_folder import (
     MANIFEST,
     SETTINGS,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from misc.image_folder import ImageFolder
+from misc.datasets.image_folder import ImageFolder
 from misc.progress import progress_bar
 from saliency_maps.cam_prep.map_output import MapOutput
-from saliency_maps.cam_prep.saliency import SaliencyMapper, replace_useless
+from saliency_maps.cam_prep.methods.mapper import SaliencyMapper, replace_useless
 
 # A map is flushed to the disk before it counts, which takes milliseconds of waiting and no work.
 WRITERS = 8

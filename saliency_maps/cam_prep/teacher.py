@@ -75,7 +75,7 @@ def teacher_from_config(path: str | Path, weights_path: str | None = None, rando
     Raises:
         UserError: a config without a teacher, or a teacher without trained weights.
     """
-    from misc.config import compose_config
+    from misc.config.load import compose_config
 
     config, place = compose_config(path, mode="test"), "models.teacher_model.kwargs"
     if not config.has(f"{place}.name"):

@@ -10,7 +10,7 @@ from torchdistill.models import registry as models
 import model.decoder
 import model.encoder
 import model.entropy
-from misc.config import compose_config
+from misc.config.load import compose_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base" not in path.parts and path.name != "sweep.yaml")

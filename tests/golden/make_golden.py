@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from misc.bitstream import Stream, unpack
 from model import entropy
+from model.coding.bitstream import Stream, unpack
 from model.halves import EdgeHalf
 
 FOLDER = Path(__file__).resolve().parent

@@ -4,8 +4,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from misc.bitstream import BitstreamError
-from model.coding import Sender
+from model.coding.bitstream import BitstreamError
+from model.coding.channel import Sender
 from model.entropy import (
     Checkerboard,
     CodedModel,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from misc.bitstream import unpack
+from model.coding.bitstream import unpack
 from tests.golden.make_golden import FOLDER, PRIORS, digest, edge_of, y_hat_of
 
 DIGESTS = json.loads((FOLDER / "digests.json").read_text())

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from misc.bitstream import BitstreamError, Stream, pack, unpack
 from model import entropy
+from model.coding.bitstream import BitstreamError, Stream, pack, unpack
 from model.decoder import ResNetDecoder, SwinDecoder
 from model.encoder import ResidualEncoder
 from model.entropy import FactorizedPrior, MeanScaleHyperprior

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from misc.errors import UserError
-from misc.weights import digest, load_into, save_weights
 from model.decoder import ConvNeXtDecoder, ResNetDecoder, SwinDecoder, ViTDecoder
 from model.encoder import ResidualEncoder
 from model.entropy import Checkerboard, FactorizedPrior, MeanScaleHyperprior
-from model.split import create_split_classifier
+from model.split import create_split_classifier, load_into
+from model.weights import digest, save_weights
 from tests.model.conftest import BACKBONES
 
 SMALL_DECODERS = {

@@ -6,9 +6,10 @@ from PIL import Image
 import model.backbone
 import model.decoder
 import model.encoder
-from misc.bitstream import unpack
-from misc.config import compose_config
-from misc.deployment import load_edge, load_server
+from misc.config.load import compose_config
+from misc.deploy import arguments
+from misc.deploy.load import load_edge, load_server
+from model.coding.bitstream import unpack
 from scripts import decode, encode
 
 RESNET = "config/quickstart/sg_resnet.yaml"
@@ -19,7 +20,7 @@ WEIGHTS = "resources/weights/quickstart/sg_resnet.safetensors"
 @pytest.fixture(autouse=True)
 def untouched_runs(monkeypatch, tmp_path):
     """No run of the config may take the place of the shipped weights."""
-    monkeypatch.setattr(encode, "default_run_dir", lambda config: tmp_path / "no run")
+    monkeypatch.setattr(arguments, "default_run_dir", lambda config: tmp_path / "no run")
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_any_mode_and_size_passes(tmp_path, mode, size):
     path = tmp_path / "odd.png"
     Image.new(mode, size).save(path)
     (stream,) = run_encode(tmp_path, path)
-    assert unpack(stream.read_bytes()).size == (-(-size[1] // 8), -(-size[0] // 8))
+    assert unpack(stream.read_bytes()).size == (8, 8)  # resized and cropped to 64 x 64, as in the config's test
     run_decode(stream)
 
 
@@ -116,9 +117,9 @@ def test_streams_that_are_none_are_named(tmp_path, image, capsys, change, messag
 
 
 def test_a_size_that_the_server_does_not_take_is_one_line(tmp_path, capsys):
-    path = tmp_path / "wide.png"
-    Image.new("RGB", (96, 64)).save(path)
-    (stream,) = run_encode(tmp_path, path, config=SWIN)
+    edge = load_edge(compose_config(SWIN, mode="test"), WEIGHTS.replace("resnet", "swin"))
+    stream = tmp_path / "wide.fsb"
+    stream.write_bytes(edge.encode(torch.zeros(1, 3, 64, 96))[0])
     assert "does not take" in refused(capsys, run_decode, stream, config=SWIN)
 
 

@@ -4,17 +4,19 @@ import pytest
 import torch
 from compressai.models import FactorizedPrior
 
-from misc import codecs
-from misc.codecs import available_settings, read_points
-from misc.digits_on_photographs import write_data_set
+from misc.config.entries import images_of_test
+from misc.datasets.digits import write_data_set
+from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError
-from misc.image_folder import ImageFolder
-from scripts.evaluate_codecs import images_of_test, main
+from misc.evaluation import codecs
+from misc.evaluation.codec_table import read_points
+from misc.evaluation.codecs import available_settings
+from scripts.evaluate_codecs import main
 
 CONFIG = """
 datasets:
   val: !import_call
-    key: misc.image_folder.ImageFolder
+    key: misc.datasets.ImageFolder
     init:
       kwargs:
         root: {root}

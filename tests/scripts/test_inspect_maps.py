@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc.digits_on_photographs import write_data_set
-from misc.image_folder import ImageFolder
-from saliency_maps.drawing import in_colour
+from misc.datasets.digits import write_data_set
+from misc.datasets.image_folder import ImageFolder
+from saliency_maps.analysis.drawing import in_colour
 from saliency_maps.map_folder import (
     MANIFEST,
     SETTINGS,

@@ -9,21 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from misc.codecs import CodecPoint, read_points, write_points
-from misc.digits_on_photographs import write_data_set
-from misc.report import Run
+from misc.datasets.digits import write_data_set
+from misc.evaluation.codec_table import CodecPoint, read_points, write_points
+from misc.reports.quickstart import Run, find_samples
 from saliency_maps.map_folder import MANIFEST, MapFolder, write_json, write_map
-from scripts.quickstart_report import (
-    GAP,
-    SEAM,
-    SHEET_COLUMNS,
-    TILE,
-    find_samples,
-    main,
-    rate_accuracy,
-    saliency_sheet,
-    spread,
-)
+from scripts.quickstart_report import GAP, SEAM, SHEET_COLUMNS, TILE, main, rate_accuracy, saliency_sheet, spread
 
 FILES = ["index.html", "rate_accuracy.png", "rate_accuracy.svg", "results.csv", "saliency.png"]
 STUDENT = {"images": 12, "top5": 99.0, "strings_kb": 0.05, "sent_kb": 0.06, "bpp_bytes": 0.1, "edge_parameters": 1000}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from misc.codecs import CodecPoint, write_points
-from misc.config import compose_config
-from misc.digits_on_photographs import write_data_set
-from misc.rate_accuracy import Point
-from misc.run_folder import ROOT
-from misc.spending_sheet import COLUMNS, GAP, IMAGES, SEAM, TILE
-from misc.sweep_table import read_rows, recommended, students_of
+from misc.config.load import compose_config
+from misc.datasets.digits import write_data_set
+from misc.evaluation.codec_table import CodecPoint, write_points
+from misc.evaluation.curves import Point
+from misc.files import ROOT
+from misc.sweeps.table import read_rows, recommended, students_of
+from saliency_maps.analysis.sheets import COLUMNS, GAP, IMAGES, SEAM, TILE
 from scripts import report
 
 TEACHER = 65.0

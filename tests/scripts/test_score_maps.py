@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc.digits_on_photographs import write_data_set
+from misc.datasets.digits import write_data_set
 from saliency_maps.map_folder import write_map, write_pack
 from scripts.score_maps import main
 

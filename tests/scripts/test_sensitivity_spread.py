@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from misc.errors import UserError
-from scripts.sensitivity_spread import main, spread_table
+from saliency_maps.analysis.statistics import spread_table
+from scripts.sensitivity_spread import main
 
 
 def test_the_spread_of_two_channels_and_positions():

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from misc.config import compose_config
-from misc.digits_on_photographs import write_data_set
+from misc.config.load import compose_config
+from misc.datasets.digits import write_data_set
 from misc.errors import UserError
-from misc.run_folder import ROOT
-from misc.sweep_maps import Maps, read_maps
+from misc.files import ROOT
+from misc.sweeps.maps import Maps, read_maps
 from saliency_maps.map_folder import MapFolder
 from scripts import sweep
 

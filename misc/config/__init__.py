@@ -1,0 +1,1 @@
+"""Configs: base and difference, checked before anything is built."""

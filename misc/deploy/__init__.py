@@ -1,0 +1,1 @@
+"""The two halves of a student, as device and server load them."""

@@ -1,0 +1,46 @@
+"""The halves of a config's student, each built without the other: nothing of the server runs on the edge."""
+
+from pathlib import Path
+
+from misc.config.entries import student_path
+from misc.config.load import Config
+from model.backbone import create_backbone
+from model.halves import EdgeHalf, ServerHalf, fingerprint_of
+from model.weights import load_weights, read_state_dict, read_student
+
+
+def load_edge(config: Config, weights: str | Path) -> EdgeHalf:
+    """Builds encoder and entropy model, with their weights and tables; neither decoder nor backbone.
+
+    Args:
+        config: of a student.
+        weights: the student's.
+
+    Raises:
+        UserError: weights that are missing or do not fit.
+    """
+    kwargs = f"{student_path(config)}.kwargs"
+    edge = EdgeHalf(config.construct(f"{kwargs}.encoder"), config.construct(f"{kwargs}.entropy_model"))
+    state = read_state_dict(weights)
+    load_weights(
+        edge, weights, {name: state[name] for name in state if name.startswith(("encoder.", "entropy_model."))}
+    )
+    edge.update()
+    return edge.eval()
+
+
+def load_server(config: Config, weights: str | Path) -> ServerHalf:
+    """Builds entropy model, decoder and tail, with their weights and tables; of the encoder only the fingerprint.
+
+    Arguments and errors are those of `load_edge`.
+    """
+    kwargs = f"{student_path(config)}.kwargs"
+    tail = create_backbone(**config.construct(f"{kwargs}.backbone")).tail
+    entropy_model, decoder = (config.construct(f"{kwargs}.{part}") for part in ("entropy_model", "decoder"))
+    server = ServerHalf(entropy_model, decoder, tail, b"")
+    state = read_student(weights, tail)
+    mine = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
+    load_weights(server, weights, mine)
+    server.update()
+    server.fingerprint = fingerprint_of({**state, **server.state_dict()})
+    return server.eval()

@@ -1,0 +1,1 @@
+"""Processes of torchrun that share one job."""

@@ -1,0 +1,86 @@
+"""Accuracy, through rounding while training and through real bytes in the test.
+
+Where ranks share the images, each goes through its loader's part, and all get the results of the whole.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from misc.distributed.ranks import ALONE, Ranks
+from misc.progress import advance, progress_bar
+from model.split import SplitClassifier
+
+KILOBYTE = 1024  # as in the paper's code
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE) -> dict[str, float]:
+    """Returns top-1 in percent and, for a split classifier, the bits per image that its likelihoods estimate."""
+    model.eval()
+    correct = images = bits = 0.0
+    for x, targets, *_ in loader:
+        x, labels = x.to(device), labels_of(targets).to(device)
+        if isinstance(model, SplitClassifier):
+            logits, batch_bits = estimate(model, x)
+            bits += float(batch_bits.sum())
+        else:
+            logits = model(x)
+        correct += int((logits.argmax(1) == labels).sum())
+        images += len(x)
+    correct, images, bits = ranks.sum([correct, images, bits])
+    result = {"top1": 100 * correct / images}
+    return {**result, "bits_per_image": bits / images} if isinstance(model, SplitClassifier) else result
+
+
+def estimate(student: SplitClassifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns logits (B, K) and the bits (B,) that the likelihoods of the rounded latents promise."""
+    y_hat, likelihoods = student.entropy_model.estimate(student.encoder(x))
+    bits = -sum(torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values())
+    return student.tail(student.decoder(y_hat)), bits
+
+
+def labels_of(targets: Tensor | dict) -> Tensor:
+    """Returns the labels of a batch, also of a data set that gives labels with maps."""
+    return targets["label"] if isinstance(targets, dict) else targets
+
+
+@dataclass
+class Accuracy:
+    """Counts top-1 and top-5 hits (top-K for fewer than five classes)."""
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        self.images += len(labels)
+        self.top1 += int(ranked[:, 0].sum())
+        self.top5 += int(ranked.any(1).sum())
+
+    def of_all(self, ranks: Ranks) -> "Accuracy":
+        """Returns the counts of all ranks together."""
+        return Accuracy(*map(int, ranks.sum([self.images, self.top1, self.top5])))
+
+    def percent(self) -> tuple[float, float]:
+        return 100 * self.top1 / self.images, 100 * self.top5 / self.images
+
+
+@torch.inference_mode()
+def test_classifier(
+    model: nn.Module, loader: DataLoader, device: torch.device, description: str, ranks: Ranks = ALONE
+) -> dict[str, float]:
+    """Returns top-1 and top-5 in percent of an uncut or cut classifier."""
+    model.eval()
+    accuracy = Accuracy()
+    with progress_bar(None, description, len(loader.dataset)) as bar:
+        for x, targets, *_ in loader:
+            accuracy.update(model(x.to(device)), labels_of(targets).to(device))
+            advance(bar, len(x) * ranks.world_size)
+    accuracy = accuracy.of_all(ranks)
+    top1, top5 = accuracy.percent()
+    return {"images": accuracy.images, "top1": top1, "top5": top5}

@@ -1,0 +1,138 @@
+"""The final test: every image through real bytes, and its table."""
+
+import json
+from pathlib import Path
+
+import torch
+import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
+from torch import nn
+from torch.utils.data import DataLoader
+from torchdistill.datasets.util import build_data_loader
+
+from misc.config.entries import trained_model
+from misc.distributed.batches import SomeBatches, shared
+from misc.distributed.ranks import ALONE, Ranks
+from misc.evaluation.accuracy import KILOBYTE, Accuracy, estimate, labels_of, test_classifier
+from misc.evaluation.timing import latency
+from misc.files import write_atomically
+from misc.progress import advance, progress_bar
+from model.coding.bitstream import unpack
+from model.split import SplitClassifier
+
+
+def test(
+    config: dict,
+    models: dict[str, nn.Module],
+    device: torch.device,
+    student_only: bool,
+    run_dir: Path,
+    origin: dict,
+    ranks: Ranks,
+) -> None:
+    """Tests on `config["test"]`, prints one table and writes it as test.json in the run folder."""
+    loader = test_loader(config, ranks)
+    results = {}
+    if "teacher_model" in models and not student_only:
+        results["teacher"] = test_classifier(models["teacher_model"], loader, device, "teacher", ranks)
+    trained = trained_model(models)
+    if isinstance(trained, SplitClassifier):
+        trained.update()
+        results["student"] = test_student(trained, loader, device, ranks)
+        if ranks.first:  # while the others wait
+            results["latency"] = latency(trained, loader, device)
+        ranks.wait()
+    else:
+        results["model"] = test_classifier(trained, loader, device, "model", ranks)
+    if not ranks.first:
+        return
+    for name in ("student", "model"):
+        if "teacher" in results and name in results:
+            results["predictive_loss"] = results["teacher"]["top1"] - results[name]["top1"]
+    print(f"\nTest on {len(loader.dataset):,} images\n{results_table(results)}\n")
+    path = run_dir / "test.json"
+    write_atomically(path, json.dumps({**results, **origin}, indent=1).encode())
+    print(f"Results: {path}")
+
+
+def test_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
+    """Returns the loader that a config's `test` describes, with this rank's batches of it."""
+    loader_config = shared(config["test"]["test_data_loader"], SomeBatches, ranks)
+    return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
+
+
+@torch.inference_mode()
+def test_student(
+    student: SplitClassifier, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE
+) -> dict[str, float]:
+    """Sends every image as real bytes and classifies what arrives.
+
+    Needs the coder's tables (`update()`), which trained weights hold.
+
+    Returns:
+        images; top1, top5 in percent; strings_kb (entropy-coded strings alone, as the paper counts), sent_kb (the whole
+        stream) and their standard deviation over images, 1 kB = 1024 bytes; bpp_bytes and bpp_likelihood, bits per
+        pixel of the network's input from the strings and from the likelihoods; edge_parameters, edge_kb (float32) and
+        edge_kb_times_data_kb, the product of the edge's size and strings_kb.
+    """
+    student.eval()
+    accuracy = Accuracy()
+    strings, sent, bits, pixels = [], [], [], []
+    with progress_bar(None, "student through bytes", len(loader.dataset)) as bar:
+        for x, targets, *_ in loader:
+            x, labels = x.to(device), labels_of(targets).to(device)
+            streams = student.encode(x)
+            accuracy.update(student.decode(streams), labels)
+            strings += [len(unpack(stream).payload) for stream in streams]
+            sent += map(len, streams)
+            bits.append(float(estimate(student, x)[1].sum()))
+            pixels.append(x.shape[-2] * x.shape[-1])
+            advance(bar, len(x) * ranks.world_size)
+    accuracy = accuracy.of_all(ranks)
+    strings, sent, bits, (*_, pixels) = map(ranks.gather, (strings, sent, bits, pixels))
+    top1, top5 = accuracy.percent()
+    strings_kb = torch.tensor(strings, dtype=torch.float64) / KILOBYTE
+    sent_kb = torch.tensor(sent, dtype=torch.float64) / KILOBYTE
+    edge_parameters = student.edge_parameters()
+    edge_kb = 4 * edge_parameters / KILOBYTE
+    return {
+        "images": accuracy.images,
+        "top1": top1,
+        "top5": top5,
+        "strings_kb": float(strings_kb.mean()),
+        "strings_kb_std": float(strings_kb.std(correction=0)),
+        "sent_kb": float(sent_kb.mean()),
+        "sent_kb_std": float(sent_kb.std(correction=0)),
+        "bpp_bytes": float(strings_kb.mean()) * KILOBYTE * 8 / pixels,
+        "bpp_likelihood": sum(bits) / accuracy.images / pixels,
+        "edge_parameters": edge_parameters,
+        "edge_kb": edge_kb,
+        "edge_kb_times_data_kb": edge_kb * float(strings_kb.mean()),
+    }
+
+
+def results_table(results: dict) -> str:
+    """Lays out the test's results for a reader; `results` has "teacher", "student" and "latency", or "model"."""
+    rows = []
+    for name in ("model", "teacher", "student"):
+        if name in results:
+            rows.append((f"{name} top-1 / top-5", f"{results[name]['top1']:.2f} % / {results[name]['top5']:.2f} %"))
+    if "predictive_loss" in results:
+        rows.append(("predictive loss", f"{results['predictive_loss']:.2f} points"))
+    if "student" in results:
+        rows += _size_rows(results["student"])
+    if "latency" in results:
+        encode_ms, decode_ms = results["latency"].values()
+        rows.append(("encode / decode, one image", f"{encode_ms:.1f} ms / {decode_ms:.1f} ms"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _size_rows(student: dict) -> list[tuple[str, str]]:
+    size = "{:.4f} ± {:.4f} kB/image ({:.1f} bytes)".format
+    return [
+        ("strings", size(student["strings_kb"], student["strings_kb_std"], student["strings_kb"] * KILOBYTE)),
+        ("everything sent", size(student["sent_kb"], student["sent_kb_std"], student["sent_kb"] * KILOBYTE)),
+        ("bpp from bytes / likelihoods", f"{student['bpp_bytes']:.4f} / {student['bpp_likelihood']:.4f}"),
+        ("encoder", f"{student['edge_parameters']:,} parameters, {student['edge_kb']:.1f} kB"),
+        ("encoder kB x data kB", f"{student['edge_kb_times_data_kb']:.2f}"),
+    ]

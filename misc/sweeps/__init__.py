@@ -1,0 +1,1 @@
+"""Grids of runs, and the table of their results."""

@@ -1,0 +1,94 @@
+"""The saliency maps that runs of a sweep need: which, and how they are made."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from misc.config.load import Config
+from misc.errors import UserError, did_you_mean
+from misc.files import ROOT
+from saliency_maps.cam_prep import cam_map_generation
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A folder of saliency maps and what makes it.
+
+    Attributes:
+        folder: absolute.
+        arguments: the command line of cam_map_generation.py; paths in it are relative to the repository root.
+    """
+
+    folder: Path
+    arguments: tuple[str, ...]
+
+    def make(self, device: str | None) -> bool:
+        """Makes the missing ones, in a process that shows its progress and its errors. Returns whether it succeeded."""
+        command = [sys.executable, cam_map_generation.__file__, *self.arguments]
+        return subprocess.run(command + (["--device", device] if device else []), cwd=ROOT).returncode == 0
+
+
+def read_maps(section: Mapping[str, Mapping[str, object]], path: Path) -> list[Maps]:
+    """Returns the folders that the `maps` of a sweep file name.
+
+    Args:
+        section: flags of cam_map_generation.py by folder; true and false are those of a flag without a value.
+        path: the sweep file, which `config` is relative to.
+
+    Raises:
+        UserError: no such mapping, or flags that are unknown, missing, of a wrong value, or do not go together.
+    """
+    is_right = isinstance(section, Mapping) and all(
+        isinstance(folder, str) and isinstance(flags, Mapping) for folder, flags in section.items()
+    )
+    if not is_right:
+        raise UserError(f"{path}: 'maps' holds folders, and each of them flags of cam_map_generation.py")
+    return [_maps(folder, flags, path) for folder, flags in section.items()]
+
+
+def maps_of(config: Config, all_maps: Sequence[Maps]) -> Maps | None:
+    """Returns the maps that a config's `map_root` names; None if it has none, or if the sweep leaves all to the user.
+
+    Raises:
+        UserError: a folder that is not among them.
+    """
+    if not all_maps or not config.has("map_root"):
+        return None
+    root = config.construct("map_root")
+    by_folder = {str(maps.folder): maps for maps in all_maps}
+    if root not in by_folder:
+        raise UserError(f"'maps' does not name its map_root {root}{did_you_mean(root, by_folder)}")
+    return by_folder[root]
+
+
+def _maps(folder: str, flags: Mapping[str, object], path: Path) -> Maps:
+    known = vars(cam_map_generation.parse_args(["--model=", "--input=", "--output="])).keys() - {"output"}
+    for flag in flags:
+        if flag not in known:
+            raise UserError(f"{path}: unknown flag '{flag}' of the maps {folder}{did_you_mean(flag, known)}")
+        if not isinstance(flags[flag], str | bool | int | float):
+            raise UserError(f"{path}: '{flag}' of the maps {folder} is {flags[flag]}: expected one value")
+    root = os.path.normpath(ROOT / os.path.expanduser(folder))
+    values = {**flags, "output": root}
+    if "config" in flags:
+        values["config"] = (path.parent / str(flags["config"])).resolve()
+    given = {flag: value for flag, value in values.items() if value is not False}
+    arguments = tuple(f"--{flag}" if value is True else f"--{flag}={value}" for flag, value in given.items())
+    _check(arguments, f"{path}: the maps {folder}")
+    return Maps(Path(root), arguments)
+
+
+def _check(arguments: Sequence[str], what: str) -> None:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            cam_map_generation.check_flags(cam_map_generation.parse_args(arguments))
+    except SystemExit:  # argparse's way to refuse: usage, then a line with the reason
+        raise UserError(f"{what}: {said.getvalue().splitlines()[-1].partition('error: ')[2]}") from None
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None

@@ -1,0 +1,177 @@
+"""A config on trial: models at their true size, one step of every stage and the test, on random weights and images."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchdistill.common.main_util import set_seed
+
+from misc.config.entries import build_model, check_teacher, trained_entry
+from misc.devices import peak_memory
+from misc.evaluation.accuracy import KILOBYTE, test_classifier
+from misc.evaluation.evaluate import test_loader, test_student
+from misc.evaluation.timing import latency
+from misc.training.checks import check_training, stages_of
+from misc.training.loop import train
+from model.backbone import Backbone
+from model.split import SplitClassifier, check_trained_parts
+
+IMAGES = 2
+
+
+class RandomImages(Dataset):
+    """Two random images with random labels and, in place of a data set with maps, a random map each."""
+
+    def __init__(self, size: tuple[int, int, int], num_classes: int, with_maps: bool):
+        self.images = torch.rand(IMAGES, *size)
+        self.labels = torch.randint(num_classes, (IMAGES,))
+        self.maps = torch.rand(IMAGES, 1, *size[1:]) if with_maps else None
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        label = int(self.labels[index])
+        if self.maps is None:
+            return self.images[index], label
+        return self.images[index], {"label": label, "saliency": self.maps[index]}
+
+
+def without_weights(models: dict[str, dict]) -> None:
+    """Takes every reference to weights out of a config's `models`, in place."""
+    for entry in models.values():
+        entry.pop("src_ckpt", None)
+        kwargs = entry.get("kwargs", {})
+        kwargs.pop("trained_parts", None)
+        for described in (kwargs, kwargs.get("backbone", {})):
+            described.pop("weights_path", None)
+            described.pop("pretrained", None)
+
+
+def shrink(config: dict, size: tuple[int, int, int], num_classes: int) -> None:
+    """Gives a config random data sets and, in every stage, one step to take; in place.
+
+    Args:
+        config: as loaded in the mode "dry_run": a data set is the name of its class.
+        size: of the images, (3, H, W).
+        num_classes: of the labels.
+    """
+    for name, kind in config["datasets"].items():
+        config["datasets"][name] = RandomImages(size, num_classes, with_maps=kind.endswith("WithMaps"))
+    stages = stages_of(config["train"])
+    loaders = [stage.get(name) for stage in stages for name in ("train_data_loader", "val_data_loader")]
+    for loader in filter(None, [*loaders, config["test"]["test_data_loader"]]):
+        loader["kwargs"] = {"batch_size": IMAGES}
+    for stage in stages:
+        stage["num_epochs"] = 1
+        for name in ("total_steps", "epochs", "steps_per_epoch"):
+            (stage.get("scheduler") or {}).get("kwargs", {}).pop(name, None)
+
+
+def image_size(entry: dict) -> tuple[int, int, int]:
+    """Returns (3, H, W) of what a model of the config takes: its img_size argument, or timm's data config."""
+    kwargs = entry["kwargs"].get("backbone", entry["kwargs"])
+    if "img_size" in kwargs:
+        return (3, kwargs["img_size"], kwargs["img_size"])
+    overlay = kwargs.get("pretrained_cfg_overlay", {})
+    return tuple(overlay.get("input_size", timm.get_pretrained_cfg(kwargs["name"]).input_size))
+
+
+def dry_run(config: dict, models: dict[str, nn.Module], device: torch.device) -> None:
+    """Prints what the models are, trains every stage for one step and tests through real bytes; keeps nothing.
+
+    Args:
+        config: as loaded in the mode "dry_run".
+        models: built from it, after `without_weights`.
+        device: where they are.
+    """
+    start = time.perf_counter()
+    trained = models.get("student_model") or models["model"]
+    size = image_size(config["models"]["student_model" if "student_model" in models else "model"])
+    text, num_classes = summary(models, size)
+    print(f"Random weights, {IMAGES} random images, nothing is kept\n\n{text}\n")
+    shrink(config, size, num_classes)
+    check_training(config, models)
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, models, device, Path(folder))
+    loader = test_loader(config)
+    if isinstance(trained, SplitClassifier):
+        trained.update()
+        sent = KILOBYTE * test_student(trained, loader, device)["sent_kb"]
+        encode_ms, decode_ms = latency(trained, loader, device).values()
+        print(f"test: {sent:,.0f} bytes/image (random weights), encode {encode_ms:.0f} ms, decode {decode_ms:.0f} ms")
+    else:
+        test_classifier(trained, loader, device, "model")
+    print(f"Sound. {time.perf_counter() - start:.0f} s after building, {peak_memory(device)} at most")
+
+
+@torch.no_grad()
+def summary(models: dict[str, nn.Module], size: tuple[int, int, int]) -> tuple[str, int]:
+    """Lays out shapes, parameters and sizes of every part, and multiply-accumulates of the encoder.
+
+    Returns:
+        The text, and the number of classes.
+    """
+    trained = (models.get("student_model") or models["model"]).eval()
+    x = torch.zeros(1, *size, device=next(trained.parameters()).device)
+    lines = [f"  image x    {_shape(x)}"]
+    student = trained if isinstance(trained, SplitClassifier) else None
+    if student is not None:
+        y = student.encoder(x)
+        h_hat = student.decoder(student.entropy_model(y))
+        lines += [f"  latent y   {_shape(y)}, {y.numel():,} symbols", f"  target h   {_target(h_hat)}"]
+    rows = [("part", "parameters", "float32 kB", "")]
+    if student is not None:
+        macs = f"{_macs(student.encoder, x) / 1e6:.1f} M multiply-accumulates"
+        rows.append(_row("encoder", student.encoder, macs))
+        on_edge = student.entropy_model.edge_parameters()
+        networks = f"{on_edge:,} of them networks that the device runs too" if on_edge else ""
+        rows.append(_row("entropy model", student.entropy_model, networks))
+        rows += [_row("decoder", student.decoder), _row("tail", student.tail)]
+    for name, model in models.items():
+        stages = " (head and tail)" if isinstance(model, Backbone) else ""
+        rows.append(_row(name.removesuffix("_model") + stages, model))
+    table = ("  {:<24}{:>13}{:>14}   {}".format(*row).rstrip() for row in rows)
+    return "\n".join([*lines, "", *table]), trained(x).shape[1]
+
+
+def _row(name: str, module: nn.Module, remark: str = "") -> tuple[str, str, str, str]:
+    count = sum(parameter.numel() for parameter in module.parameters())
+    return name, f"{count:,}", f"{4 * count / 1024:,.1f}", remark
+
+
+def _macs(module: nn.Module, x: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    return counter.get_total_flops() // 2
+
+
+def _shape(x: Tensor) -> str:
+    return "x".join(map(str, x.shape[1:]))
+
+
+def _target(h: Tensor) -> str:
+    if h.ndim == 3:
+        return f"{_shape(h)} (tokens x channels, prefix tokens included)"
+    channels, height, width = h.shape[1:]
+    return f"{height * width}x{channels} (tokens x channels; {_shape(h)})"
+
+
+def try_out(config: dict, device: torch.device, seed: int) -> None:
+    """Builds the models without weights and runs them through `dry_run`."""
+    check_teacher(config["models"].get("teacher_model"))
+    trained_parts = trained_entry(config["models"]).get("kwargs", {}).get("trained_parts")
+    if trained_parts is not None:
+        check_trained_parts(trained_parts)
+    without_weights(config["models"])
+    models = {}
+    for name, entry in config["models"].items():
+        set_seed(seed)  # the same for each: teacher and student then have the same random backbone
+        models[name] = build_model(name, entry, device)
+    dry_run(config, models, device)

@@ -1,0 +1,1 @@
+"""From latents to bytes and back."""

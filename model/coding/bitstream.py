@@ -1,0 +1,140 @@
+"""The bytes that travel from edge to server: one self-contained stream per image.
+
+    byte 0      "F"
+    byte 1      the format's version, "2"
+    byte 2-5    fingerprint of the sender's encoder and entropy model (`model.halves.fingerprint`)
+    byte 6      n: the latent y is n x n; 0: its height and width follow
+    varint x 2  only after a 0: height and width of y
+    payload     all symbols, z's before y's where there is a hyper latent (`model.coding.channel`); may be empty
+    4 bytes     CRC-32 (zlib's) of all before, little-endian
+
+A square latent has 11 bytes of overhead. A varint holds 7 bits a byte, lowest first, the top bit set on all bytes but
+its last. Every stream has one spelling: a square is never written as two varints, nor a varint longer than needed.
+"""
+
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from misc.errors import UserError
+
+MAGIC = b"F2"
+FINGERPRINT_BYTES = 4
+MAX_SQUARE = 128
+# What a receiver lets a stranger's bytes cost: the latent of an image of 1,024 x 1,024, and 16 MiB.
+MAX_POSITIONS = MAX_SQUARE**2
+MAX_BYTES = 2**24
+
+
+class BitstreamError(UserError):
+    """Bytes that are not a whole, undamaged stream of this format and model."""
+
+
+class Stream(NamedTuple):
+    """What a stream holds.
+
+    Attributes:
+        fingerprint: of encoder and entropy model, 4 bytes.
+        size: height and width of the latent y, at most 16,384 positions.
+        payload: the entropy-coded symbols.
+    """
+
+    fingerprint: bytes
+    size: tuple[int, int]
+    payload: bytes
+
+
+def pack(stream: Stream) -> bytes:
+    """Returns the bytes of a stream.
+
+    Raises:
+        BitstreamError: a size out of bounds, or a payload with which the stream would be too long to be read.
+        ValueError: a fingerprint that is not of 4 bytes.
+    """
+    if len(stream.fingerprint) != FINGERPRINT_BYTES:
+        raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(stream.fingerprint)}")
+    _check_size(*stream.size)
+    body = b"".join((MAGIC, stream.fingerprint, _packed_size(*stream.size), stream.payload))
+    if len(body) + 4 > MAX_BYTES:
+        raise BitstreamError(f"a stream has at most {MAX_BYTES:,} bytes, this one would have {len(body) + 4:,}")
+    return body + _checksum(body)
+
+
+def unpack(packed: bytes) -> Stream:
+    """Returns the stream that `pack` made bytes of.
+
+    Raises:
+        BitstreamError: foreign, truncated or damaged bytes; nothing is read before the checksum is right.
+    """
+    if len(packed) > MAX_BYTES:
+        raise BitstreamError(f"more than {MAX_BYTES:,} bytes are no stream")
+    if packed[:1] != MAGIC[:1]:
+        raise BitstreamError("not a FrankenSplit stream")
+    if packed[:2] != MAGIC:
+        raise BitstreamError("a stream of another version of the format: this program reads version 2")
+    body, checksum = packed[:-4], packed[-4:]
+    if len(packed) < 11 or _checksum(body) != checksum:
+        raise BitstreamError("the stream is truncated or damaged: its checksum is wrong")
+    size, place = _read_size(body, 6)
+    return Stream(body[2:6], size, body[place:])
+
+
+def read_packed(path: str | Path) -> bytes:
+    """Reads a stream's file, no more of it than a stream can have.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _checksum(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(4, "little")
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < 1 or width < 1 or height * width > MAX_POSITIONS:
+        raise BitstreamError(f"a latent of {height} x {width} is outside of 1 to {MAX_POSITIONS} positions")
+
+
+def _packed_size(height: int, width: int) -> bytes:
+    return bytes([height]) if height == width else b"\0" + _varint(height) + _varint(width)
+
+
+def _read_size(body: bytes, place: int) -> tuple[tuple[int, int], int]:
+    height = width = body[place]
+    place += 1
+    if height == 0:
+        height, place = _read_varint(body, place)
+        width, place = _read_varint(body, place)
+        if height == width:
+            raise BitstreamError("a square latent that is written as two numbers")
+    _check_size(height, width)
+    return (height, width), place
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while True:
+        value, group = value >> 7, value & 0x7F
+        groups.append(group | (0x80 if value else 0))
+        if not value:
+            return bytes(groups)
+
+
+def _read_varint(body: bytes, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in (0, 7, 14):
+        if place >= len(body):
+            raise BitstreamError("the stream ends inside its header")
+        group, place = body[place], place + 1
+        value |= (group & 0x7F) << shift
+        if not group & 0x80:
+            if shift and not group:
+                raise BitstreamError("a number longer than needed")
+            return value, place
+    raise BitstreamError("a number longer than three bytes")

@@ -1,0 +1,1 @@
+"""Saliency methods: from a batch of images to a batch of maps."""

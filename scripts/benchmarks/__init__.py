@@ -1,0 +1,1 @@
+"""What things cost: speed and memory, measured in turns."""

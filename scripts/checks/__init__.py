@@ -1,0 +1,1 @@
+"""Long checks: kills, damaged bytes, every config."""

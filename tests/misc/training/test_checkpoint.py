@@ -1,0 +1,111 @@
+"""Checkpoints: whole, the one before kept, damage seen, nothing executed."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from misc.errors import UserError
+from misc.training import checkpoint
+from misc.training.checkpoint import (
+    NAMES,
+    random_state,
+    read_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+    set_random_state,
+)
+
+
+def test_the_newest_is_read_and_the_one_before_it_kept(tmp_path):
+    assert read_checkpoint(tmp_path) is None
+    for number in range(3):
+        save_checkpoint(tmp_path, {"number": number, "weights": torch.full((2,), number)})
+    assert read_checkpoint(tmp_path)["number"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES[1:])
+    (tmp_path / NAMES[1]).unlink()
+    assert torch.equal(read_checkpoint(tmp_path)["weights"], torch.ones(2, dtype=torch.int64))
+    remove_checkpoints(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("position", [0, 40, 200, -1])
+def test_a_damaged_one_is_named_and_the_one_before_it_used(tmp_path, capsys, position):
+    for number in range(2):
+        save_checkpoint(tmp_path, {"number": number, "weights": torch.zeros(100)})
+    path = tmp_path / NAMES[1]
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    assert read_checkpoint(tmp_path)["number"] == 0
+    assert capsys.readouterr().out == f"{path} is damaged: the one before it is tried\n"
+    (tmp_path / NAMES[2]).write_bytes(b"")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_the_last_one(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, {"number": 0})
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    with pytest.raises(UserError, match=r"No space left on device.* go on with --resume"):
+        save_checkpoint(tmp_path, {"number": 1})
+    assert read_checkpoint(tmp_path) == {"number": 0}
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_kill_between_the_renames_loses_nothing(tmp_path, monkeypatch, step):
+    for number in range(2):
+        save_checkpoint(tmp_path, {"number": number})
+    replace, calls = os.replace, []
+
+    def killed(source, target):
+        calls.append(source)
+        if len(calls) == step + 2:  # the first is that of the atomic write
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, {"number": 2})
+    assert read_checkpoint(tmp_path) == {"number": 2}
+    save_checkpoint(tmp_path, {"number": 3})
+    assert read_checkpoint(tmp_path) == {"number": 3}
+
+
+class Planted:
+    """Would write a file if it were unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_planted_object_is_not_executed(tmp_path):
+    torch.save({"x": Planted(str(tmp_path / "run"))}, tmp_path / "planted.pt")
+    body = (tmp_path / "planted.pt").read_bytes()
+    (tmp_path / NAMES[1]).write_bytes(checkpoint.hashlib.sha256(body).digest() + body)
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        read_checkpoint(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_random_states_come_back_from_the_file(tmp_path):
+    def draw() -> list:
+        return [torch.rand(3).tolist(), np.random.rand(3).tolist(), np.random.randn(), random.random()]
+
+    draw()
+    np.random.randn()  # NumPy keeps the second of a pair
+    save_checkpoint(tmp_path, random_state())
+    first = draw()
+    assert draw() != first
+    set_random_state(read_checkpoint(tmp_path))
+    assert draw() == first

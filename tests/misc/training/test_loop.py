@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import SequentialSampler, TensorDataset
+from torchdistill.losses.high_level import WeightedSumLoss
+
+from misc.errors import UserError
+from misc.training.checks import check_schedule, plan_schedules, stages_of
+from misc.training.loop import freeze_statistics, record_terms, to_device
+
+
+def test_frozen_batch_statistics_do_not_move_and_others_do():
+    frozen, free = nn.BatchNorm2d(3).requires_grad_(False), nn.BatchNorm2d(3)
+    model = nn.Sequential(frozen, free).train()
+    freeze_statistics(model)
+    model(torch.randn(4, 3, 2, 2) + 5)
+    assert torch.equal(frozen.running_mean, torch.zeros(3))
+    assert not torch.equal(free.running_mean, torch.zeros(3))
+
+
+def test_stages_go_by_number_and_a_single_stage_is_its_own():
+    first, second = {"num_epochs": 1}, {"num_epochs": 2}
+    assert stages_of({"stage2": second, "stage1": first}) == [first, second]
+    assert stages_of(first) == [first]
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "steps"),
+    [(10, {}, 15), (11, {}, 15), (90, {}, 135), (90, {"scheduling_step": 2}, 67), (90, {"grad_accum_step": 3}, 45)],
+)
+def test_a_cycle_is_as_long_as_its_stage_whatever_the_data(images, options, steps):
+    loader = {"dataset_id": "train", "sampler": {"class_or_func": SequentialSampler}}
+    loader["kwargs"] = {"batch_size": 2, "drop_last": True}
+    stage = {
+        "num_epochs": 3,
+        "train_data_loader": loader,
+        "optimizer": {"grad_accum_step": options.get("grad_accum_step", 1)},
+    }
+    stage["scheduler"] = {
+        "key": "OneCycleLR",
+        "kwargs": {"max_lr": 0.1},
+        "scheduling_step": options.get("scheduling_step", 1),
+    }
+    config = {"datasets": {"train": TensorDataset(torch.zeros(images))}, "train": {"stage1": stage}}
+    plan_schedules(config)
+    assert stage["scheduler"]["kwargs"] == {"max_lr": 0.1, "total_steps": steps}
+    check_schedule("stage 1", stage, images // 2)
+
+
+def test_schedules_by_epochs_are_left_as_they_are():
+    stage = {"num_epochs": 3, "scheduler": {"key": "CosineAnnealingLR", "kwargs": {"T_max": 3}}}
+    plan_schedules({"train": {"stage1": stage, "stage2": {"scheduler": None}}})
+    assert stage["scheduler"]["kwargs"] == {"T_max": 3}
+
+
+@pytest.mark.parametrize("length", [{"total_steps": 7}, {"epochs": 2, "steps_per_epoch": 4}])
+def test_a_cycle_that_a_config_sets_to_another_length_is_refused(length):
+    stage = {"num_epochs": 2, "scheduler": {"key": "OneCycleLR", "kwargs": length, "scheduling_step": 1}}
+    with pytest.raises(UserError, match=r"stage 1 takes 10 scheduler steps, its scheduler is set up for [78]: leave"):
+        check_schedule("stage 1", stage, 5)
+    check_schedule("stage 1", {**stage, "scheduler": None}, 5)
+
+
+def test_terms_are_recorded_weighted():
+    wrapper = {
+        "key": "SimpleLossWrapper",
+        "kwargs": {"input": {"is_from_teacher": False, "module_path": ".", "io": "output"}},
+    }
+    wrapper["kwargs"]["target"] = {"uses_label": True}
+    term = {"criterion": {"key": "MSELoss", "kwargs": {}}, "criterion_wrapper": wrapper, "weight": 3.0}
+    criterion, terms = WeightedSumLoss(sub_terms={"error": term}), {"of an earlier stage": 1.0}
+    record_terms(criterion, terms)
+    io = {"student": {".": {"output": torch.tensor([2.0])}}, "teacher": {}}
+    assert criterion(io, {}, torch.tensor([0.0])).item() == 12 == terms["error"]
+    assert list(terms) == ["error"]
+
+
+def test_images_become_channels_last_and_targets_keep_their_values():
+    batch = {"label": torch.arange(2), "saliency": torch.rand(2, 1, 4, 4)}
+    moved = to_device(batch, torch.device("cpu"))
+    assert all(torch.equal(moved[key], batch[key]) for key in batch)
+    assert to_device(torch.rand(2, 3, 4, 4), torch.device("cpu")).is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,68 @@
+import random
+import subprocess
+import sys
+import zlib
+
+import pytest
+import torch
+
+from misc.errors import UserError
+from model.coding.bitstream import BitstreamError
+from scripts.checks.mutate_bitstreams import mutated, resealed, run
+
+
+class Half:
+    """Stands in for a server half: decodes bytes with a right checksum, and fails on some."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def latents(self, streams):
+        if self.error is not None:
+            raise self.error
+        if zlib.crc32(streams[0][:-4]).to_bytes(4, "little") != streams[0][-4:]:
+            raise BitstreamError("checksum of 7 bytes")
+        return torch.zeros(1)
+
+
+class Hanging:
+    """Stands in for a server half that one of the bytes sends round and round."""
+
+    def latents(self, streams):
+        while True:
+            pass
+
+
+ORIGINALS = [resealed(b"F2abcd\x08" + bytes(range(20, 60)) + b"....")]
+
+
+def test_half_of_the_mutations_are_sealed_again():
+    outcomes, longest = run(Half(), ORIGINALS, 200, random.Random(0))
+    assert outcomes["right checksum", "decoded"] == 100
+    assert 90 <= outcomes["wrong checksum", "refused: checksum of  bytes"] <= 100 and longest < 1
+
+
+@pytest.mark.parametrize("error", [IndexError("crash"), RuntimeError("crash")])
+def test_any_other_error_ends_the_run(error):
+    with pytest.raises(type(error), match="crash"):
+        run(Half(error), ORIGINALS, 2, random.Random(0))
+
+
+def test_a_mutant_without_right_checksum_must_not_be_decoded(monkeypatch):
+    monkeypatch.setattr("scripts.checks.mutate_bitstreams.zlib.crc32", lambda body: 0)
+    monkeypatch.setattr("scripts.checks.mutate_bitstreams.mutated", lambda packed, others, chance: b"F2" + bytes(20))
+    with pytest.raises(UserError, match="mutation 0 was decoded"):
+        run(Half(), ORIGINALS, 2, random.Random(0))
+
+
+def test_a_mutant_that_takes_too_long_ends_the_process():
+    program = "import random, scripts.checks.mutate_bitstreams as m, tests.scripts.test_mutate_bitstreams as t\n"
+    program += "m.TOO_LONG_S = 0.1\nm.run(t.Hanging(), t.ORIGINALS, 2, random.Random(0))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and "Timeout" in ended.stderr and "latents" in ended.stderr
+
+
+def test_mutations_differ_and_are_repeatable():
+    mutants = [mutated(ORIGINALS[0], ORIGINALS, random.Random(seed)) for seed in range(50)]
+    assert mutants == [mutated(ORIGINALS[0], ORIGINALS, random.Random(seed)) for seed in range(50)]
+    assert len(set(mutants)) > 40
