@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Makes the environment from nothing and runs the tests on up to eight cores; arguments go to pytest (-m slow, -k name, -n 0).
+# Makes the environment from nothing, runs the linters and then the tests on up to eight cores.
+# Arguments go to pytest (-m slow, -k name, -n 0).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 make_environment requirements.txt tests/requirements.txt
 "$VENV/bin/python" -m ruff check .
 "$VENV/bin/python" -m ruff format --check .
+"$VENV/bin/lint-imports" --no-cache
 # A thread for each of the processes: more would take turns on the cores.
 OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
