@@ -83,7 +83,7 @@ class EntropyModel(nn.Module):
         if not torch.isfinite(y).all():
             raise UserError("the latent y holds infinities or NaN: there is nothing to send")
         sender, padded = Sender(len(y)), self._padded(y.float())
-        self._transmission_now()(sender, len(y), tuple(padded.shape[-2:]), padded)
+        self._current_transmission()(sender, len(y), tuple(padded.shape[-2:]), padded)
         return sender.strings()
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ class EntropyModel(nn.Module):
         """
         padded = self._padded_size(size)
         receiver = Receiver(strings, next(self.parameters()).device)
-        y_hat = self._transmission_now()(receiver, len(strings), padded, None)
+        y_hat = self._current_transmission()(receiver, len(strings), padded, None)
         receiver.finish()
         return _cropped(y_hat, size)
 
@@ -114,7 +114,7 @@ class EntropyModel(nn.Module):
         bottom, right = (-side % self.stride for side in y.shape[-2:])
         return F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
 
-    def _transmission_now(self) -> Callable[..., Tensor]:
+    def _current_transmission(self) -> Callable[..., Tensor]:
         return self._derived.of(chain(self.parameters(), self.buffers()), lambda: self.transmission(self.codec))
 
 

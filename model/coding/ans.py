@@ -1,87 +1,126 @@
-"""The entropy coder: symbols to bytes and back."""
+"""Asymmetric numeral systems (ANS): integer symbols to bytes and back, with NumPy and constriction alone.
+
+ANS: Duda et al., PCS 2015. The coder is constriction's (Rust): its decoder is memory-safe and yields a symbol for any
+bytes.
+"""
 
 from collections.abc import Iterator
 
 import constriction
 import numpy as np
-from compressai.entropy_models import EntropyModel as TableModel
 
 from model.coding.bitstream import BitstreamError
 
+AnsCoder = constriction.stream.stack.AnsCoder
+Categorical = constriction.stream.model.Categorical
+Uniform = constriction.stream.model.Uniform
+
 LARGEST_SYMBOL = 2**13
-_AnsCoder = constriction.stream.stack.AnsCoder
-_EXCESS_BITS = 24  # constriction's largest uniform distribution has 2^24 values
+EXCESS_BITS = 24  # constriction's largest uniform distribution has 2^24 values
 
 
 class Tables:
-    """The densities of a CompressAI entropy model as tables for the coder.
+    """Frequency tables of integer symbols.
 
-    Every table ends with an escape: a symbol outside of a table is sent as the escape and, behind all others of its
-    call, its distance to the table.
+    The last entry of every table is an escape: a symbol outside the table is coded as the escape, and its distance to
+    the table follows after all other symbols of the same call.
 
     Args:
-        model: with tables, i.e. after `update()`.
+        cdf: cumulative frequencies from 0 on, integers (tables, longest).
+        lengths: number of values of `cdf` that each table uses, (tables,).
+        offsets: the smallest symbol of each table, (tables,).
 
     Raises:
-        ValueError: no tables.
+        ValueError: there are no tables.
     """
 
-    def __init__(self, model: TableModel):
-        if model.quantized_cdf.numel() == 0:
+    def __init__(self, cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray):
+        if cdf.size == 0:
             raise ValueError("the coder has no tables yet: call update() first")
-        lengths = model.cdf_length.cpu().numpy() - 1
-        self.first = model.offset.cpu().numpy().astype(np.int32)
-        self.escape = lengths.astype(np.int32) - 1
-        # The frequencies are integers, and so are all sums of them: float64 holds both without error.
-        frequencies = np.diff(model.quantized_cdf.cpu().numpy().astype(np.float64))
+        self.first = offsets.astype(np.int32)
+        self.escape = lengths.astype(np.int32) - 2
+        # The frequencies and all of their sums are integers, which float64 represents exactly.
+        frequencies = np.diff(cdf.astype(np.float64))
         self.models = [
-            constriction.stream.model.Categorical(row[:length], perfect=False)
-            for row, length in zip(frequencies, lengths, strict=True)
+            Categorical(row[: escape + 1], perfect=False) for row, escape in zip(frequencies, self.escape, strict=True)
         ]
 
-    def runs(self, indexes: np.ndarray) -> Iterator[tuple[constriction.stream.model.Categorical, slice]]:
-        """Yields the table of every run of equal indexes, and where it is; the indexes must be sorted."""
+    def runs(self, indexes: np.ndarray) -> Iterator[tuple[Categorical, slice]]:
+        """Yield the table and the slice of every run of equal indexes; the indexes must be sorted."""
         starts = np.flatnonzero(np.diff(indexes, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(indexes)], strict=True):
             yield self.models[indexes[start]], slice(start, stop)
 
 
-def _push(stack: _AnsCoder, tables: Tables, symbols: np.ndarray, indexes: np.ndarray) -> None:
-    order = np.argsort(indexes, kind="stable")
-    symbols, indexes = symbols[order], indexes[order]
-    rows = symbols - tables.first[indexes]
-    escape = tables.escape[indexes]
-    outside = (rows < 0) | (rows >= escape)
-    for row, last in zip(rows[outside][::-1].tolist(), escape[outside][::-1].tolist(), strict=True):
-        _push_excess(stack, -2 * row if row < 0 else 2 * (row - last) + 1)
-    rows = np.where(outside, escape, rows)
-    for model, run in reversed(list(tables.runs(indexes))):
-        stack.encode_reverse(rows[run], model)
+class SymbolStack:
+    """A stack of coded symbols: the last call of `push` is the first to `pop`.
 
+    Args:
+        string: what `to_bytes` returned; empty for an empty stack.
 
-def _pop(stack: _AnsCoder, tables: Tables, indexes: np.ndarray) -> np.ndarray:
-    order = np.argsort(indexes, kind="stable")
-    indexes = indexes[order]
-    rows = np.concatenate([stack.decode(model, run.stop - run.start) for model, run in tables.runs(indexes)])
-    escape = tables.escape[indexes]
-    for place in np.flatnonzero(rows == escape):
-        excess = _pop_excess(stack)
-        rows[place] = escape[place] + excess // 2 if excess % 2 else -(excess // 2)
-    symbols = np.empty_like(rows)
-    symbols[order] = rows + tables.first[indexes]
-    if np.abs(symbols).max() > LARGEST_SYMBOL:
-        raise BitstreamError(f"a symbol beyond {LARGEST_SYMBOL}: no sender sends it")
-    return symbols
+    Raises:
+        BitstreamError: a string that `to_bytes` never returns.
+    """
 
+    def __init__(self, string: bytes = b""):
+        if string.endswith(b"\0"):
+            raise BitstreamError("the symbols end with a zero byte: no sender does that")
+        words = np.frombuffer(string + bytes(-len(string) % 4), "<u4")
+        self._coder = AnsCoder(words.astype(np.uint32))
 
-def _push_excess(stack: _AnsCoder, excess: int) -> None:
-    """Elias' gamma code of a number from 1 on: how many bits follow its first, and those bits."""
-    bits = excess.bit_length() - 1
-    if bits:
-        stack.encode_reverse(excess - (1 << bits), constriction.stream.model.Uniform(1 << bits))
-    stack.encode_reverse(bits, constriction.stream.model.Uniform(_EXCESS_BITS))
+    def push(self, tables: Tables, symbols: np.ndarray, indexes: np.ndarray) -> None:
+        """Code symbols of at most 8,192 in magnitude.
 
+        Args:
+            tables: what the indexes refer to.
+            symbols: int32 (N,).
+            indexes: the table of each symbol, int32 (N,).
+        """
+        order = np.argsort(indexes, kind="stable")
+        symbols, indexes = symbols[order], indexes[order]
+        rows = symbols - tables.first[indexes]
+        escape = tables.escape[indexes]
+        outside = (rows < 0) | (rows >= escape)
+        for row, last in zip(rows[outside][::-1].tolist(), escape[outside][::-1].tolist(), strict=True):
+            self._push_excess(-2 * row if row < 0 else 2 * (row - last) + 1)
+        rows = np.where(outside, escape, rows)
+        for model, run in reversed(list(tables.runs(indexes))):
+            self._coder.encode_reverse(rows[run], model)
 
-def _pop_excess(stack: _AnsCoder) -> int:
-    bits = stack.decode(constriction.stream.model.Uniform(_EXCESS_BITS))
-    return (1 << bits) + (stack.decode(constriction.stream.model.Uniform(1 << bits)) if bits else 0)
+    def pop(self, tables: Tables, indexes: np.ndarray) -> np.ndarray:
+        """Return the symbols that the matching `push` coded, int32 (N,).
+
+        Raises:
+            BitstreamError: a symbol that no sender sends.
+        """
+        order = np.argsort(indexes, kind="stable")
+        indexes = indexes[order]
+        rows = np.concatenate([self._coder.decode(model, run.stop - run.start) for model, run in tables.runs(indexes)])
+        escape = tables.escape[indexes]
+        for place in np.flatnonzero(rows == escape):
+            excess = self._pop_excess()
+            rows[place] = escape[place] + excess // 2 if excess % 2 else -(excess // 2)
+        symbols = np.empty_like(rows)
+        symbols[order] = rows + tables.first[indexes]
+        if np.abs(symbols).max() > LARGEST_SYMBOL:
+            raise BitstreamError(f"a symbol beyond {LARGEST_SYMBOL}: no sender sends it")
+        return symbols
+
+    def is_empty(self) -> bool:
+        """Tell whether all symbols have been popped."""
+        return self._coder.is_empty()
+
+    def to_bytes(self) -> bytes:
+        """Return the coded symbols; the zero bytes at the end, the highest of the last word, are left out."""
+        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+    def _push_excess(self, excess: int) -> None:
+        """Code a positive integer by the Elias gamma code: the number of bits after the leading one, then those."""
+        bits = excess.bit_length() - 1
+        if bits:
+            self._coder.encode_reverse(excess - (1 << bits), Uniform(1 << bits))
+        self._coder.encode_reverse(bits, Uniform(EXCESS_BITS))
+
+    def _pop_excess(self) -> int:
+        bits = self._coder.decode(Uniform(EXCESS_BITS))
+        return (1 << bits) + (self._coder.decode(Uniform(1 << bits)) if bits else 0)

@@ -1,16 +1,14 @@
-"""What passes between sender and receiver, per prior: one procedure that both go through, in exact integers.
+"""How each prior passes y from sender to receiver: one procedure that both execute, in exact integers.
 
-The sender knows y and the receiver does not, but whatever chooses a table or a mean is computed by both, from what has
-passed already, with the same integer networks (`model.coding.exact`). So both get the same y_hat on any two machines,
-and the bytes depend on y alone.
+Only the sender knows y. Everything that selects a table or a mean is computed by both ends, from symbols already passed
+and with the same integer networks (`model.coding.exact`). Hence both obtain the same y_hat on any two machines, and the
+bytes depend on y alone.
 
-A procedure takes a line (`model.coding.channel.Sender` or `Receiver`), the number of images, the latent's size (H, W),
-and y, float32 (images, C, H, W) on the sender's side and None on the receiver's. It returns y_hat of that shape,
-float32.
-Fixed-point values are float64 integers in units of 2^-16.
+A procedure takes a channel end (`model.coding.channel.Sender` or `Receiver`), the number of images, the latent's size
+(H, W), and y, float32 (images, C, H, W), or None at the receiver. It returns y_hat of that shape, float32.
+
+Fixed-point values are float64 integers in units of 2^-16. The class docstrings state in real numbers what is computed.
 """
-
-from collections.abc import Callable
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -19,28 +17,42 @@ from torch import Tensor
 
 from misc.devices import one_core
 from model.coding.ans import Tables
-from model.coding.channel import Receiver, Sender
+from model.coding.channel import Receiver, Sender, tables_of
 from model.coding.exact import LARGEST, ONE, exact, fixed_point
 
 
 class FactorizedTransmission:
-    """y alone, its distance to the channels' medians; y_hat is a sum of two float32 numbers, the same everywhere."""
+    """Pass y alone.
+
+        symbols = round(y - medians)
+        y_hat = symbols + medians
+        bits = -log2 p(y_hat)
+
+    y_hat is the sum of two float32 numbers, which is the same everywhere.
+    """
 
     def __init__(self, codec: EntropyBottleneckLatentCodec):
         self.medians = medians_of(codec.entropy_bottleneck)
-        self.tables = Tables(codec.entropy_bottleneck)
+        self.tables = tables_of(codec.entropy_bottleneck)
 
-    def __call__(self, line: Sender | Receiver, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
-        symbols = line.carry(lambda: y - self.medians, by_channel(self.medians, images, size), self.tables)
+    def __call__(self, end: Sender | Receiver, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
+        residuals = None if y is None else y - self.medians
+        symbols = end.code(residuals, channel_indexes(self.medians, images, size), self.tables)
         return symbols.float() + self.medians
 
 
 class HyperTransmission:
-    """z, then y given z: every position of y at once.
+    """Pass z, then y given z, all positions at once.
+
+        z = h_a(y)
+        z_hat = round(z - medians) + medians
+        scales, means = h_s(z_hat).chunk(2)
+        y_hat = round(y - means) + means
+        bits = -log2 p(z_hat) - log2 N(y_hat; means, scales)
 
     Attributes:
-        stride: of z against y.
-        mean_step: means are multiples of 2^-10; with symbols up to 2^13, float32 then holds y_hat exactly.
+        stride: sides of y per side of z.
+        mean_step: means are multiples of 2^-10: with symbols up to 2^13, float32 then represents y_hat exactly.
     """
 
     stride = 4
@@ -50,42 +62,50 @@ class HyperTransmission:
         conditional = next(module for module in codec.modules() if isinstance(module, GaussianConditional))
         self.h_a, self.h_s = exact(codec.hyper.h_a), exact(codec.hyper.h_s)
         self.medians = fixed_point(medians_of(codec.hyper.entropy_bottleneck))
-        self.z_tables = Tables(codec.hyper.entropy_bottleneck)
-        self.y_tables = Tables(conditional)
+        self.z_tables = tables_of(codec.hyper.entropy_bottleneck)
+        self.y_tables = tables_of(conditional)
         self.thresholds = (conditional.scale_table[:-1].double() * ONE).round()
 
-    def __call__(self, line: Sender | Receiver, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
+    def __call__(self, end: Sender | Receiver, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
         y = None if y is None else fixed_point(y)
+        z = None if y is None else self.h_a(y)
         z_size = tuple(side // self.stride for side in size)
-        indexes = by_channel(self.medians, images, z_size)
-        z = line.carry(lambda: (self.h_a(y) - self.medians) / ONE, indexes, self.z_tables) * ONE + self.medians
-        return (self.y_hat(line, self.h_s(z), y) / ONE).float()
+        z_hat = code(end, z, self.medians, channel_indexes(self.medians, images, z_size), self.z_tables)
+        y_hat = self.pass_y(end, self.h_s(z_hat), y)
+        return (y_hat / ONE).float()
 
-    def y_hat(self, line: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
-        """Passes y given what h_s makes of z; returns y_hat in fixed point."""
-        return self.carry(line, params, lambda: y)
+    def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+        """Pass y given params = h_s(z_hat); return y_hat in fixed point."""
+        return self.code_gaussian(end, params, y)
 
-    def carry(self, line: Sender | Receiver, params: Tensor, y: Callable[[], Tensor]) -> Tensor:
-        """Passes fixed-point elements of y, which `y()` gives, on the terms of `params`."""
+    def code_gaussian(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+        """Pass elements of y whose scales and means are in `params`; return those of y_hat in fixed point."""
         scales, means = self.gaussian(params)
         means = (means.clamp(-LARGEST, LARGEST) / self.mean_step).round() * self.mean_step
         indexes = torch.bucketize(scales.contiguous(), self.thresholds)
-        return line.carry(lambda: (y() - means) / ONE, indexes, self.y_tables) * ONE + means
+        return code(end, y, means, indexes, self.y_tables)
 
     def gaussian(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns scales and means."""
+        """Return scales and means."""
         return params.chunk(2, 1)
 
 
 class ScaleTransmission(HyperTransmission):
-    """z, then y, whose means are all zero."""
+    """Pass z, then y, all of whose means are zero.
+
+    z = h_a(|y|)
+    z_hat = round(z - medians) + medians
+    scales = h_s(z_hat)
+    y_hat = round(y)
+    bits = -log2 p(z_hat) - log2 N(y_hat; 0, scales)
+    """
 
     def gaussian(self, params: Tensor) -> tuple[Tensor, Tensor]:
         return params, torch.zeros_like(params)
 
 
 class ContextTransmission(HyperTransmission):
-    """Base of those that also look at what has passed of y."""
+    """Base of the procedures whose scales and means also depend on the y_hat passed so far."""
 
     def __init__(self, codec: HyperpriorLatentCodec):
         super().__init__(codec)
@@ -94,20 +114,30 @@ class ContextTransmission(HyperTransmission):
 
 
 class RasterTransmission(ContextTransmission):
-    """y position by position, given a window of what has passed: two rows above and two positions to the left."""
+    """Pass z, then y position by position, given the two rows above and the two positions to the left.
+
+    z = h_a(y)
+    z_hat = round(z - medians) + medians
+    params = h_s(z_hat)
+    for i, j in positions, row by row:
+        seen = context(y_hat[i - 2 : i + 3, j - 2 : j + 3])     # masked: what was passed before
+        scales, means = parameters(params[i, j], seen).chunk(2)
+        y_hat[i, j] = round(y[i, j] - means) + means
+    bits = -log2 p(z_hat) - log2 N(y_hat; means, scales)
+    """
 
     reach = 2
 
     def __init__(self, codec: HyperpriorLatentCodec):
         super().__init__(codec)
-        self.context.window["padding"] = (0, 0)  # it sees one window at a time
+        self.context.window["padding"] = (0, 0)  # it is given one window at a time
 
-    def y_hat(self, line: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
-        with one_core():  # its thousands of small steps would wait for one another's threads
-            return self.position_by_position(line, params, y)
+    def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+        with one_core():  # in thousands of small steps, threads would mostly wait for each other
+            return self.pass_positions(end, params, y)
 
-    def position_by_position(self, line: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
-        """Returns y_hat in fixed point."""
+    def pass_positions(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+        """Pass y row by row; return y_hat in fixed point."""
         reach, (images, channels, height, width) = self.reach, params.shape
         padded = params.new_zeros(images, channels // 2, height + 2 * reach, width + 2 * reach)
         for i in range(height):
@@ -115,15 +145,25 @@ class RasterTransmission(ContextTransmission):
                 here = (..., slice(i, i + 1), slice(j, j + 1))
                 seen = self.context(padded[..., i : i + 2 * reach + 1, j : j + 2 * reach + 1])
                 gaussian = self.parameters(torch.cat((params[here], seen), 1))
-                passed = self.carry(line, gaussian, lambda here=here: y[here])
-                padded[..., i + reach, j + reach] = passed[..., 0, 0]
+                y_hat = self.code_gaussian(end, gaussian, None if y is None else y[here])
+                padded[..., i + reach, j + reach] = y_hat[..., 0, 0]
         return padded[..., reach:-reach, reach:-reach]
 
 
 class CheckerboardTransmission(ContextTransmission):
-    """y in two halves: the positions with an even sum of coordinates, then the others given those."""
+    """Pass z, then y in two halves: the positions whose coordinates have an even sum, then the others given those.
 
-    def y_hat(self, line: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+    z = h_a(y)
+    z_hat = round(z - medians) + medians
+    params, seen = h_s(z_hat), 0
+    for half in even, odd:
+        scales, means = parameters(seen, params)[half].chunk(2)
+        y_hat[half] = round(y[half] - means) + means
+        seen = context(y_hat)
+    bits = -log2 p(z_hat) - log2 N(y_hat; means, scales)
+    """
+
+    def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
         images, channels, height, width = params.shape
         rows = torch.arange(height, device=params.device)[:, None]
         columns = torch.arange(width, device=params.device)
@@ -132,17 +172,23 @@ class CheckerboardTransmission(ContextTransmission):
         for parity in (0, 1):
             half = (rows + columns) % 2 == parity
             gaussian = self.parameters(torch.cat((seen, params), 1))[..., half]
-            y_hat[..., half] = self.carry(line, gaussian, lambda half=half: y[..., half])
+            y_hat[..., half] = self.code_gaussian(end, gaussian, None if y is None else y[..., half])
             seen = self.context(y_hat)
         return y_hat
 
 
+def code(end: Sender | Receiver, values: Tensor | None, means: Tensor, indexes: Tensor, tables: Tables) -> Tensor:
+    """Pass fixed-point values, which only the sender has; return them rounded to integer distances from the means."""
+    residuals = None if values is None else (values - means) / ONE
+    return end.code(residuals, indexes, tables) * ONE + means
+
+
 def medians_of(bottleneck: EntropyBottleneck) -> Tensor:
-    """Returns the medians of an entropy bottleneck's channels, (C, 1, 1)."""
+    """Return the medians of an entropy bottleneck's channels, (C, 1, 1)."""
     return bottleneck.quantiles.detach()[:, :, 1:2].clone()
 
 
-def by_channel(medians: Tensor, images: int, size: tuple[int, int]) -> Tensor:
-    """Returns the index of its channel for every element of (images, C, *size)."""
+def channel_indexes(medians: Tensor, images: int, size: tuple[int, int]) -> Tensor:
+    """Return the channel number of every element of (images, C, *size)."""
     channels = torch.arange(len(medians), device=medians.device)
     return channels[:, None, None].expand(images, -1, *size)

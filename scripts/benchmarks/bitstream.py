@@ -77,14 +77,14 @@ class Floating(nn.Module):
 
 
 class Replay:
-    """A line that gives the symbols which a sender sent, and notes where it is asked for them by another table."""
+    """A receiver that returns what a sender sent, and notes for which images another table would have been used."""
 
     def __init__(self, sender: Sender, images: int, device: torch.device):
-        self._calls = iter(sender._calls)
+        self._calls = iter(sender.calls)
         self._device = device
         self.other_tables = np.zeros(images, bool)
 
-    def carry(self, values: Callable[[], Tensor], indexes: Tensor, tables: Tables) -> Tensor:
+    def code(self, values: None, indexes: Tensor, tables: Tables) -> Tensor:
         _, symbols, sent_indexes = next(self._calls)
         asked = indexes.flatten(1).cpu().numpy()
         self.other_tables |= (asked != sent_indexes).any(1)
@@ -185,7 +185,7 @@ def applied(setting: Setting, student: SplitClassifier) -> Iterator[None]:
 def transmission(student: SplitClassifier, floats: bool, compiled: bool = False) -> Callable[..., Tensor]:
     """Returns how the student's prior passes latents, with exact or with float networks."""
     model = student.entropy_model
-    made = model.coding.transmission(model.codec)
+    made = model.transmission(model.codec)
     if not isinstance(made, HyperTransmission):
         return made
     if floats:
@@ -240,13 +240,13 @@ def replay(
 ) -> tuple[np.ndarray, Tensor]:
     """Returns which images would be read by other tables than they were sent by, and y_hat given the right symbols."""
     whole = Sender(images)
-    for calls in zip(*(sender._calls for sender in senders), strict=True):
+    for calls in zip(*(sender.calls for sender in senders), strict=True):
         tables, symbols, indexes = zip(*calls, strict=True)
-        whole._calls.append((tables[0], np.concatenate(symbols), np.concatenate(indexes)))
+        whole.calls.append((tables[0], np.concatenate(symbols), np.concatenate(indexes)))
     other, y_hat = [], []
     for start in range(0, images, setting.batch):
         part, count = Sender(images), min(setting.batch, images - start)
-        part._calls = [(t, s[start : start + count], i[start : start + count]) for t, s, i in whole._calls]
+        part.calls = [(t, s[start : start + count], i[start : start + count]) for t, s, i in whole.calls]
         line = Replay(part, count, torch.device(setting.device))
         y_hat.append(coder(line, count, tuple(size), None).cpu())
         other.append(line.other_tables)

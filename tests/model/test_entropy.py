@@ -40,7 +40,7 @@ def test_decoded_latent_is_the_quantised_one_exactly(entropy_model, size):
         y_hat = entropy_model.decompress(entropy_model.compress(y), size)
     assert (y_hat - y).abs().max() <= 0.5 + 1e-5
     padded = entropy_model._padded(y)
-    sent = entropy_model._transmission_now()(Sender(2), 2, padded.shape[-2:], padded)
+    sent = entropy_model._current_transmission()(Sender(2), 2, padded.shape[-2:], padded)
     assert torch.equal(y_hat, sent[..., : size[0], : size[1]])
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.coding.ans import LARGEST_SYMBOL, Tables
 from model.coding.bitstream import BitstreamError
-from model.coding.channel import Receiver, Sender
+from model.coding.channel import Receiver, Sender, tables_of
 
 SCALES = [0.11, 0.5, 2.0, 30.0]
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def gaussian_tables() -> Tables:
     model = GaussianConditional(SCALES)
     model.update()
-    return Tables(model)
+    return tables_of(model)
 
 
 TABLES = gaussian_tables()
@@ -40,10 +40,10 @@ def tensors(call: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
 def test_any_symbols_of_any_calls_come_back(calls):
     sender = Sender(1)
     for symbols, indexes in map(tensors, calls):
-        sender.carry(lambda symbols=symbols: symbols, indexes, TABLES)
+        sender.code(symbols, indexes, TABLES)
     receiver = Receiver(sender.strings(), CPU)
     for symbols, indexes in map(tensors, calls):
-        assert torch.equal(receiver.carry(None, indexes, TABLES), symbols)
+        assert torch.equal(receiver.code(None, indexes, TABLES), symbols)
     receiver.finish()
 
 
@@ -52,7 +52,7 @@ def test_any_symbols_of_any_calls_come_back(calls):
 def test_any_bytes_give_symbols_that_are_bounded_or_an_error(string, indexes):
     try:
         receiver = Receiver([string], CPU)
-        symbols = receiver.carry(None, torch.tensor([indexes]), TABLES)
+        symbols = receiver.code(None, torch.tensor([indexes]), TABLES)
         receiver.finish()
     except BitstreamError:
         return
@@ -62,8 +62,8 @@ def test_any_bytes_give_symbols_that_are_bounded_or_an_error(string, indexes):
 def test_images_of_a_batch_have_strings_of_their_own():
     symbols, indexes = torch.randn(3, 2, 4, 4, dtype=torch.float64), torch.zeros(3, 2, 4, 4)
     batch, alone = Sender(3), Sender(1)
-    assert torch.equal(batch.carry(lambda: symbols, indexes, TABLES), symbols.round())
-    alone.carry(lambda: symbols[1:2], indexes[1:2], TABLES)
+    assert torch.equal(batch.code(symbols, indexes, TABLES), symbols.round())
+    alone.code(symbols[1:2], indexes[1:2], TABLES)
     assert batch.strings()[1:2] == alone.strings()
 
 
@@ -74,14 +74,14 @@ def test_size_is_the_information_and_at_most_four_bytes():
     model = GaussianConditional(SCALES)
     likelihood = model._likelihood(torch.tensor(symbols), torch.tensor(SCALES, dtype=torch.float64)[indexes])
     sender = Sender(1)
-    sender.carry(lambda: torch.tensor(symbols)[None], torch.tensor(indexes)[None], TABLES)
+    sender.code(torch.tensor(symbols)[None], torch.tensor(indexes)[None], TABLES)
     excess = len(sender.strings()[0]) - float(-torch.log2(likelihood).sum()) / 8
     assert -1 < excess < 4 + 0.002 * 4000 / 8
 
 
 def test_symbols_saturate():
     sender = Sender(1)
-    sent = sender.carry(lambda: torch.tensor([[1e9, -1e9]]), torch.zeros(1, 2), TABLES)
+    sent = sender.code(torch.tensor([[1e9, -1e9]]), torch.zeros(1, 2), TABLES)
     assert sent.tolist() == [[LARGEST_SYMBOL, -LARGEST_SYMBOL]]
 
 
@@ -89,11 +89,11 @@ def test_symbols_saturate():
 def test_bytes_that_are_left_over_are_noticed(place):
     symbols, indexes = torch.randint(-3, 4, (1, 64)).double(), torch.full((1, 64), 2)
     sender = Sender(1)
-    sender.carry(lambda: symbols, indexes, TABLES)
+    sender.code(symbols, indexes, TABLES)
     (string,) = sender.strings()
     receiver = Receiver([string[:place] + b"\x55\x66\x77\x88" + string[place:]], CPU)
     with pytest.raises(BitstreamError, match="end before the bytes do"):
-        receiver.carry(None, indexes, TABLES)
+        receiver.code(None, indexes, TABLES)
         receiver.finish()
 
 
@@ -104,4 +104,4 @@ def test_a_last_zero_byte_is_refused():
 
 def test_tables_are_needed():
     with pytest.raises(ValueError, match=r"update\(\)"):
-        Tables(EntropyBottleneck(3))
+        tables_of(EntropyBottleneck(3))

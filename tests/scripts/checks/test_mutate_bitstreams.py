@@ -56,7 +56,7 @@ def test_a_mutant_without_right_checksum_must_not_be_decoded(monkeypatch):
 
 
 def test_a_mutant_that_takes_too_long_ends_the_process():
-    program = "import random, scripts.checks.mutate_bitstreams as m, tests.scripts.test_mutate_bitstreams as t\n"
+    program = "import random, scripts.checks.mutate_bitstreams as m, tests.scripts.checks.test_mutate_bitstreams as t\n"
     program += "m.TOO_LONG_S = 0.1\nm.run(t.Hanging(), t.ORIGINALS, 2, random.Random(0))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1 and "Timeout" in ended.stderr and "latents" in ended.stderr
