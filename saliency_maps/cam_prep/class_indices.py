@@ -1,4 +1,4 @@
-"""Which of the teacher's classes a class folder is."""
+"""The teacher's class index of each class folder."""
 
 import hashlib
 import json
@@ -8,22 +8,33 @@ from pathlib import Path
 import yaml
 from timm.data import ImageNetInfo
 
+from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError, nearest
 
 
-def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
-    """Returns the teacher's class of each class folder.
+def label_images(images: ImageFolder, num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
+    """Make the teacher's class index the label of each image; return the index of each class folder.
 
-    That of the file, if one is given; else the folder's place in the order, if there are as many folders as classes;
-    else, of a teacher with 1000 classes, ImageNet's place of the synset that the folder is named after.
+    Args and errors: see `class_indices`.
+    """
+    indices = class_indices(images.classes, num_classes, class_map)
+    images.target_transform = [indices[folder] for folder in images.classes].__getitem__
+    return indices
+
+
+def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
+    """Return the teacher's class index of each class folder.
+
+    It is the one in the file, if a file is given; else the folder's position, if there are as many folders as classes;
+    else, for a teacher of 1000 classes, the ImageNet index of the synset that the folder is named after.
 
     Args:
         folders: names of the class folders, in the order of the data set.
-        num_classes: how many classes the teacher knows.
+        num_classes: number of the teacher's classes.
         class_map: JSON or YAML file, a mapping of folder to class index.
 
     Raises:
-        UserError: a file that does not say it for every folder, or folders that match none of the rules.
+        UserError: a file without a valid index for every folder, or folders that match none of the rules.
     """
     if class_map is not None:
         return _of_file(Path(class_map), folders, num_classes)
@@ -40,7 +51,7 @@ def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Pat
 
 
 def digest(indices: Mapping[str, int]) -> str:
-    """Returns the sha256 of a mapping of folder to class index."""
+    """Return the sha256 of a mapping of folder to class index."""
     return hashlib.sha256(json.dumps(indices, sort_keys=True).encode()).hexdigest()
 
 

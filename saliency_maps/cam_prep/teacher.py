@@ -1,4 +1,4 @@
-"""The network that is asked where it looks: a whole timm classifier with its weights, and how it wants its images."""
+"""The teacher: an uncut timm classifier, its weights and preprocessing."""
 
 import hashlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from misc.errors import UserError
 
-SEED = 0  # of random weights: the same untrained teacher in every run, so that a run can go on
+SEED = 0  # of random weights: a run with an untrained teacher can be resumed only with the same one
 
 
 class Teacher(NamedTuple):
@@ -31,7 +31,7 @@ class InputFormat(NamedTuple):
     std: tuple[float, ...]
 
     def preprocessing(self) -> v2.Compose:
-        """Returns PIL image -> (3, height, width), normalised. The whole frame is kept, so that a map covers it."""
+        """Return PIL image -> (3, height, width), normalised. The whole frame is kept, so that a map covers it."""
         return v2.Compose(
             [
                 v2.Resize(self.size, v2.InterpolationMode.BILINEAR, antialias=True),
@@ -45,10 +45,10 @@ class InputFormat(NamedTuple):
 def teacher_by_name(
     name: str, weights_path: str | None = None, num_classes: int | None = None, random_weights: bool = False
 ) -> Teacher:
-    """Builds timm's model `name` with the weights of a file or, without one, timm's own, or random ones if asked for.
+    """Build timm's model `name` with random weights if asked for, else with those of a file or, without one, timm's.
 
     Raises:
-        UserError: see `create_timm_model`; or a number of classes for which there are no pretrained weights.
+        UserError: see `create_timm_model`; or timm's weights are for another number of classes.
     """
     if weights_path is not None or random_weights:
         kwargs = {"num_classes": num_classes or 1000}
@@ -65,22 +65,22 @@ def teacher_by_name(
 
 
 def teacher_from_config(path: str | Path, weights_path: str | None = None, random_weights: bool = False) -> Teacher:
-    """Builds the teacher of a training config, uncut, and nothing else of the config: no data set need be there.
+    """Build the teacher of a training config, uncut. Nothing else of the config is built, so no data set is needed.
 
     Args:
         path: a training config; its `models.teacher_model.kwargs` are those of `create_timm_model` and `split_idx`.
-        weights_path: weights in place of the config's.
-        random_weights: random ones in place of the config's.
+        weights_path: weights file in place of the config's.
+        random_weights: random weights in place of the config's.
 
     Raises:
         UserError: a config without a teacher, or a teacher without trained weights.
     """
     from misc.config.load import compose_config
 
-    config, place = compose_config(path, mode="test"), "models.teacher_model.kwargs"
-    if not config.has(f"{place}.name"):
+    config, key = compose_config(path, mode="test"), "models.teacher_model.kwargs"
+    if not config.has(f"{key}.name"):
         raise UserError(f"{path} has no models.teacher_model with kwargs and a name in them")
-    kwargs = dict(config.construct(place))
+    kwargs = dict(config.construct(key))
     name = kwargs.pop("name")
     kwargs.pop("split_idx", None)
     if random_weights:
@@ -97,7 +97,7 @@ def teacher_from_config(path: str | Path, weights_path: str | None = None, rando
 
 
 def _build(*args: Any, **kwargs: Any) -> nn.Module:
-    """Builds a model whose random weights, if it keeps them, are those of every run."""
+    """Build a model; its random weights, where it keeps them, are the same in every run."""
     from model.backbone import create_timm_model
 
     torch.manual_seed(SEED)
@@ -105,7 +105,7 @@ def _build(*args: Any, **kwargs: Any) -> nn.Module:
 
 
 def input_format(model: nn.Module, input_size: int | None = None) -> InputFormat:
-    """Returns how `model` wants its images: its own size and timm's normalisation, or squares of `input_size`.
+    """Return the format of the model's images: timm's normalisation, and its own size or squares of `input_size`.
 
     Raises:
         UserError: `input_size` is not the only size the model takes.
@@ -120,6 +120,6 @@ def input_format(model: nn.Module, input_size: int | None = None) -> InputFormat
 
 
 def file_sha256(path: str | Path) -> str:
-    """Returns the sha256 of a file."""
+    """Return the sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,11 +29,15 @@ from misc.devices import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.progress import progress_bar
 from misc.tables import text_table
-from saliency_maps.cam_prep.cam_map_generation import AUTOCAST
 from saliency_maps.cam_prep.map_output import MapOutput
 from saliency_maps.cam_prep.map_run import make_maps, shares
 from saliency_maps.cam_prep.methods import projection
-from saliency_maps.cam_prep.methods.activations import activations_and_gradients, autocast_context, target_logits
+from saliency_maps.cam_prep.methods.activations import (
+    AUTOCAST,
+    activations_and_gradients,
+    autocast_context,
+    target_logits,
+)
 from saliency_maps.cam_prep.methods.mapper import SaliencyMapper
 from saliency_maps.cam_prep.methods.target_layers import TargetLayer, select_target_layers
 from saliency_maps.cam_prep.teacher import input_format, teacher_by_name
@@ -79,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{args.model}, random weights, batch {args.batch_size}, {processor(device)}, torch {torch.__version__}")
         seconds = measure_stage(mapper, images, pixels, Path(folder), args)
     print(stage_table(seconds))
-    print(f"of the stage's time: {shares(mapper.seconds)}")
+    print(f"of the stage's time: {shares(mapper.clock.seconds)}")
     hours = statistics.median(seconds[STAGE]) * IMAGENET_TRAIN / 3600
     print(f"ImageNet's {IMAGENET_TRAIN:,} training images at this rate: {hours:.1f} hours\n")
     print(projection_table(mapper, pixels, args.rounds))

@@ -1,6 +1,6 @@
-"""Activations of target layers, and the gradients of class logits with respect to them, at the least cost."""
+"""Activations of target layers and gradients of class logits with respect to them, without needless backward passes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from saliency_maps.cam_prep.methods.clock import Clock
 from saliency_maps.cam_prep.methods.target_layers import TargetLayer
 
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def activations(
     model: nn.Module,
@@ -16,22 +18,19 @@ def activations(
     images: Tensor,
     autocast: torch.dtype | None = None,
     clock: Clock | None = None,
-) -> tuple[list[Tensor], Tensor]:
-    """Runs the model and records nothing for a backward.
+) -> list[Tensor]:
+    """Return each layer's activations, (B, C, H, W) in float32, without a graph.
 
     Args:
         model: frozen and in eval mode, (B, 3, H, W) -> (B, classes).
         layers: modules of `model`.
         images: (B, 3, H, W), normalised.
         autocast: lower precision of the forward pass.
-        clock: counts under "forward".
-
-    Returns:
-        Each layer's activations, (B, C, H, W) in float32, and the logits.
+        clock: adds the time to "forward".
     """
     with torch.inference_mode(), recorded(layers, cut=False) as outputs:
-        logits = run(model, images, autocast, clock or Clock())
-    return [layer.channels_first(outputs[layer.name]).float() for layer in layers], logits
+        run(model, images, autocast, clock or Clock())
+    return [layer.channels_first(outputs[layer.name]).float() for layer in layers]
 
 
 def activations_and_gradients(
@@ -42,11 +41,11 @@ def activations_and_gradients(
     autocast: torch.dtype | None = None,
     clock: Clock | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns each layer's activations and the gradients of the images' class logits with respect to them.
+    """Return each layer's activations and the gradients of the images' class logits with respect to them.
 
-    The graph begins at the first target layer that is executed, so nothing before it is differentiated, and no
-    parameter has a gradient. Images do not influence each other in eval mode, so one backward of the summed logits
-    gives each image its own gradient.
+    The graph begins at the first target layer that is executed: nothing before it is differentiated, and no parameter
+    gets a gradient. Images do not influence each other in eval mode, so one backward pass of the summed logits gives
+    each image its own gradient.
 
     Args:
         model: frozen and in eval mode, (B, 3, H, W) -> (B, classes).
@@ -54,7 +53,7 @@ def activations_and_gradients(
         images: (B, 3, H, W), normalised.
         labels: (B,), class indices; None takes the class that the model predicts.
         autocast: lower precision of the forward pass.
-        clock: counts under "forward" and "backward".
+        clock: adds the time to "forward" and "backward".
 
     Returns:
         Two lists with one detached float32 tensor (B, C, H, W) per layer.
@@ -72,43 +71,33 @@ def activations_and_gradients(
 
 
 def target_logits(logits: Tensor, labels: Tensor | None) -> Tensor:
-    """Returns the logits (B,) of the labels or, without them, the largest ones."""
+    """Return the logits (B,) of the labels or, without labels, the largest ones."""
     if labels is None:
         return logits.max(dim=1).values
     return logits.gather(1, labels[:, None])[:, 0]
 
 
 def autocast_context(images: Tensor, autocast: torch.dtype | None) -> AbstractContextManager:
-    """Returns the context in which a forward pass of lower precision runs."""
+    """Return the context of a forward pass in lower precision; None is float32."""
     return torch.autocast(images.device.type, autocast) if autocast else nullcontext()
 
 
 def run(model: nn.Module, images: Tensor, autocast: torch.dtype | None, clock: Clock) -> Tensor:
-    """Returns the logits in float32; the time counts under "forward"."""
+    """Return the logits in float32 and add the time to "forward"."""
     with clock("forward", images.device), autocast_context(images, autocast):
         return model(images).float()
 
 
 @contextmanager
-def replaced(layer: TargetLayer, output: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Puts `output(own output)` in the place of a layer's output while the context lasts."""
-    handle = layer.module.register_forward_hook(lambda module, inputs, own: output(own))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
 def recorded(layers: Sequence[TargetLayer], cut: bool) -> Iterator[dict[str, Tensor]]:
-    """Collects the layers' outputs while the model runs; `cut` makes an output without a graph the leaf of one."""
+    """Collect the layers' outputs, by name, as the model runs; with `cut`, an output without a graph starts one."""
     outputs: dict[str, Tensor] = {}
 
     def record(name: str, output: Tensor) -> Tensor:
         if cut and not output.requires_grad:
             output = output.detach().requires_grad_()
         outputs[name] = output
-        # The next module may work in place, which would change the record and is forbidden on a leaf.
+        # The next module may work in place, which would change the record and which autograd forbids on a leaf.
         return output.clone()
 
     handles = [

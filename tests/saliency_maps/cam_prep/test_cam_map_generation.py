@@ -114,7 +114,7 @@ def test_a_second_run_makes_nothing_again(command, tmp_path, capsys):
     assert not printed.err
 
 
-def test_an_interrupted_run_goes_on(command, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed(command, tmp_path, monkeypatch):
     maps = tmp_path / "maps"
     cam_map_generation.main(command)
     whole = {path.relative_to(maps): np.load(path) for path in maps.rglob("*.npy")}

@@ -61,7 +61,7 @@ def test_activations_come_channels_first(teacher, images):
         "VisionTransformer": [(24, 4, 4)] * 3,
     }
     layers = select_target_layers(teacher, mix_layers=True)
-    shapes = [tuple(activation.shape[1:]) for activation in activations(teacher, layers, images)[0]]
+    shapes = [tuple(activation.shape[1:]) for activation in activations(teacher, layers, images)]
     assert shapes == expected[family_of(teacher)]
 
 
