@@ -56,6 +56,8 @@ class ImageFolderWithMaps(ImageFolder):
         UserError: no manifest, maps of another data set, or images without a map.
     """
 
+    has_maps = True  # a dry run gives such a data set's stand-in maps too
+
     def __init__(
         self,
         root: str | Path,

@@ -21,12 +21,12 @@ from torchdistill.core.distillation import DistillationBox
 from torchdistill.models.registry import get_model
 
 from main_classification_torchdistill import get_argparser, main
-from misc.config.load import load_config
+from misc.config import load_config
 from misc.datasets.digits import write_data_set
 from misc.distributed.launch import in_processes
 from misc.files import ROOT
 from misc.training import loop as training
-from misc.training.loop import TrainingLoop
+from misc.training.step import TrainingStep
 from model.backbone import create_timm_model
 from model.split import SplitClassifier, load_into
 from model.weights import read_facts, save_weights
@@ -200,9 +200,9 @@ class Killed(BaseException):
     """Ends a run at once, as a signal would."""
 
 
-def kill_at(monkeypatch, name: str, calls: int) -> None:
-    """Makes a method of the training loop end the run at its call of a number, before it does anything."""
-    method, counted = getattr(TrainingLoop, name), []
+def kill_at(monkeypatch, kind: type, name: str, calls: int) -> None:
+    """Make a method end the run when it is called for the nth time, before it does anything."""
+    method, counted = getattr(kind, name), []
 
     def counting(*args, **kwargs):
         counted.append(name)
@@ -210,7 +210,7 @@ def kill_at(monkeypatch, name: str, calls: int) -> None:
             raise Killed
         return method(*args, **kwargs)
 
-    monkeypatch.setattr(TrainingLoop, name, counting)
+    monkeypatch.setattr(kind, name, counting)
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
@@ -225,17 +225,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
         return [*command("sg_resnet", "--skip_ckpt", "--resume", "--run_dir", str(tmp_path / name)), *more]
 
     main(arguments("whole"))
-    assert "on from" not in capsys.readouterr().out
+    assert "resumed at" not in capsys.readouterr().out
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 0)
     # Before the first step; in the middle of the second epoch; between the stages; after the validation of the third.
-    for name, call in (("take_step", 1), ("take_step", 4), ("take_step", 2), ("keep_best", 1)):
+    steps, validations = (TrainingStep, "take"), (training.TrainingLoop, "keep_best")
+    for method, call in ((steps, 1), (steps, 4), (steps, 2), (validations, 1)):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_at(patch, name, call)
+            kill_at(patch, *method, call)
             main(arguments("killed"))
     main(arguments("killed"))
     printed = capsys.readouterr().out
-    assert "on from stage 1, epoch 1, step 1" in printed and "on from stage 1, epoch 2, step 2" in printed
-    assert "on from stage 2, epoch 1, step 1" in printed and "on from stage 2, epoch 1, step 2" in printed
+    assert "resumed at stage 1, epoch 1, step 1" in printed and "resumed at stage 1, epoch 2, step 2" in printed
+    assert "resumed at stage 2, epoch 1, step 1" in printed and "resumed at stage 2, epoch 1, step 2" in printed
     first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     rows = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "killed")]
@@ -244,9 +245,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
     assert not list((tmp_path / "killed").glob("checkpoint*"))
 
     main(arguments("killed"))  # has ended: only tested
-    assert "on from" not in capsys.readouterr().out
+    assert "resumed at" not in capsys.readouterr().out
     line = failure(capsys, [*arguments("killed"), "--set", "lmbda=9"])
-    assert "--resume goes on with the same config only: line" in line and "9" in line
+    assert "--resume needs the same config: line" in line and "9" in line
     line = failure(capsys, [*arguments("killed"), "--seed", "1"])
     assert "the run has 0, now it is 1" in line
 
@@ -310,16 +311,16 @@ def test_a_batch_that_processes_do_not_divide_is_one_line(command, tmp_path, cap
 
 
 def main_until_killed(arguments: list[str], step: int) -> None:
-    """Runs the command and kills the second rank before a step."""
-    take_step, taken = TrainingLoop.take_step, []
+    """Run the command and kill the second rank before a step."""
+    take, taken = TrainingStep.take, []
 
-    def counting(loop: TrainingLoop, *args) -> float:
-        taken.append(loop)
-        if len(taken) == step and not loop.ranks.first:
+    def counting(self: TrainingStep, *args) -> float:
+        taken.append(step)
+        if len(taken) == step and not self.ranks.first:
             os.kill(os.getpid(), signal.SIGKILL)
-        return take_step(loop, *args)
+        return take(self, *args)
 
-    TrainingLoop.take_step = counting
+    TrainingStep.take = counting
     training.CHECKPOINT_EVERY = 0
     main(arguments)
 
@@ -343,9 +344,9 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(command, tmp_
     with pytest.raises(ChildFailedError):
         in_processes(2, main_until_killed, killed, 3, start_method="fork")
     capfd.readouterr()
-    assert "the same number of processes only: the run has 2, now there are 1" in failure(capfd, killed)
+    assert "--resume needs the same number of processes: the run has 2, now there are 1" in failure(capfd, killed)
     in_processes(2, main, killed, start_method="fork")
-    assert "on from stage 1, epoch 1, step 3" in capfd.readouterr().out
+    assert "resumed at stage 1, epoch 1, step 3" in capfd.readouterr().out
     first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 

@@ -1,1 +1,5 @@
-"""Configs: base and difference, checked before anything is built."""
+"""Experiment configs: composed from YAML files, checked, constructed."""
+
+from misc.config.load import Config, LoadedConfig, compose_config, load_config, read_plain
+
+__all__ = ["Config", "LoadedConfig", "compose_config", "load_config", "read_plain"]

@@ -1,7 +1,7 @@
-"""What an experiment config may say, as data, and its check on the YAML nodes: all mistakes at once, nothing is built.
+"""Check of a config's YAML nodes against the schema: reports all mistakes at once, builds nothing.
 
-torchdistill reads most keys with `.get`, so a misspelt one is ignored, and it sets a stage up only when the stage
-begins, so a mistake in stage 2 would show after stage 1 has been trained. Hence the check of everything beforehand.
+torchdistill reads most keys with `.get`, so it ignores misspelt ones, and it sets a stage up only when the stage
+begins, so a mistake in stage 2 would surface after stage 1 has been trained. Hence everything is checked beforehand.
 """
 
 import inspect
@@ -11,14 +11,14 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from misc.config.nodes import (
-    _STANDARD_TAG,
     OBJECT,
+    STANDARD_TAG,
     TEXT_TAGS,
     Mode,
-    _join,
     dataset_ids,
     described,
     edges,
+    join_path,
     kind_of,
     lookup,
     name_of,
@@ -27,32 +27,28 @@ from misc.config.nodes import (
     walk,
 )
 from misc.config.schema import (
-    _ANY,
-    _LATER_STAGE,
-    _LIST_TAGS,
-    _MAPPING_TAGS,
-    _STAGE,
-    _TOP_LEVEL,
+    ANY,
+    LATER_STAGE,
+    LIST_TAGS,
+    MAPPING_TAGS,
+    STAGE,
+    TOP_LEVEL,
     Rule,
-    _nearest,
     imported,
+    nearest_choice,
 )
 from misc.errors import did_you_mean
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The check
-# ---------------------------------------------------------------------------------------------------------------------
-
 
 def validate(root: MappingNode, mode: Mode) -> list[str]:
-    """Checks a whole config without building anything; modules that it names are imported.
+    """Check a whole config without building anything; modules that it names are imported.
 
     Args:
-        root: The top-level mapping, merge keys resolved.
+        root: the top-level mapping, merge keys resolved.
         mode: "test" requires the mapping `test`, the others `train`.
 
     Returns:
-        One line for each mistake, `FILE:LINE: path: what is wrong`; empty for a sound config.
+        One line per mistake, `FILE:LINE: path: what is wrong`; empty for a valid config.
     """
     check = _Check()
     for path, node in walk(root):
@@ -63,32 +59,34 @@ def validate(root: MappingNode, mode: Mode) -> list[str]:
 
 
 class _Check:
-    """Collects mistakes; one that several aliases lead to is told once."""
+    """Collects mistakes; one that is reached through several aliases is reported once."""
 
     def __init__(self) -> None:
         self.mistakes: dict[tuple[str, int, str], str] = {}
 
     def add(self, node: Node, path: str, mistake: str) -> None:
-        # Line and text tell two mistakes apart; the path would not: stage 2 may be an alias of stage 1.
+        """Add a mistake at a node."""
+        # The path is no part of the key: stage 2 may be an alias of stage 1.
         key = (node.start_mark.name, node.start_mark.index, mistake)
         self.mistakes.setdefault(key, f"{place(node)}: {path}: {mistake}")
 
     def tag(self, path: str, node: Node) -> None:
-        """Checks the form of a tagged node, and for `!import_*` that it imports and its arguments bind."""
-        if node.tag.startswith(_STANDARD_TAG):
+        """Check the form of a tagged node and, for `!import_*`, that the import works and the arguments bind."""
+        if node.tag.startswith(STANDARD_TAG):
             return
-        known = {*TEXT_TAGS, *_LIST_TAGS, *_MAPPING_TAGS}
-        form = MappingNode if node.tag in _MAPPING_TAGS else SequenceNode if node.tag in _LIST_TAGS else ScalarNode
+        known = {*TEXT_TAGS, *LIST_TAGS, *MAPPING_TAGS}
+        form = MappingNode if node.tag in MAPPING_TAGS else SequenceNode if node.tag in LIST_TAGS else ScalarNode
         if node.tag not in known:
-            self.add(node, path, f"unknown tag '{node.tag}'{_nearest(node.tag, known)}")
+            self.add(node, path, f"unknown tag '{node.tag}'{nearest_choice(node.tag, known)}")
         elif not isinstance(node, form):
             self.add(node, path, f"{node.tag} needs a {form.id}")
         elif form is MappingNode:
-            self.children(node, _MAPPING_TAGS[node.tag], path)
+            self.children(node, MAPPING_TAGS[node.tag], path)
             if node.tag in ("!import_get", "!import_call"):
                 self.import_tag(node, path)
 
     def import_tag(self, node: MappingNode, path: str) -> None:
+        """Check that the import of an `!import_get` or `!import_call` works, and that a call's arguments bind."""
         target, mistake = imported(node)
         if mistake:
             self.add(lookup(node, "key"), path, mistake)
@@ -96,13 +94,13 @@ class _Check:
             self.arguments(node, lookup(node, "init"), target, Rule(), path)
 
     def top_level(self, root: MappingNode, mode: Mode) -> None:
-        """Checks the top-level keys and, through the schema, everything under them."""
+        """Check the top-level keys and, through the schema, everything under them."""
         for key, node in root.value:
             name = name_of(key)
-            if name in _TOP_LEVEL:
-                self.value(node, _TOP_LEVEL[name], name)
+            if name in TOP_LEVEL:
+                self.value(node, TOP_LEVEL[name], name)
             elif isinstance(node, MappingNode) or kind_of(node) in ("list", OBJECT):
-                hint = did_you_mean(name, _TOP_LEVEL)
+                hint = did_you_mean(name, TOP_LEVEL)
                 self.add(key, name, f"unknown key{hint} (scratch mappings and lists live under 'vars')")
         for name in ("datasets", "models", "test" if mode == "test" else "train"):
             if lookup(root, name) is None:
@@ -112,21 +110,21 @@ class _Check:
             self.train(train)
 
     def train(self, train: MappingNode) -> None:
-        """Checks a single stage, or stage1, stage2, ... without a gap."""
+        """Check a single stage, or stage1, stage2, ... without a gap."""
         if not any(name_of(key).startswith("stage") for key, _ in train.value):
-            self.value(train, _STAGE, "train")
+            self.value(train, STAGE, "train")
             return
         expected = [f"stage{number}" for number in range(1, len(train.value) + 1)]
         for key, node in train.value:
             name = name_of(key)
             if name in expected:
-                self.value(node, _STAGE if name == "stage1" else _LATER_STAGE, f"train.{name}")
+                self.value(node, STAGE if name == "stage1" else LATER_STAGE, f"train.{name}")
             else:
                 choices = [stage for stage in expected if lookup(train, stage) is None]
                 self.add(key, f"train.{name}", f"unknown key{did_you_mean(name, choices)}")
 
     def dataset_ids(self, root: MappingNode) -> None:
-        """Checks that every `dataset_id` names an entry of `datasets`: torchdistill would go without the loader."""
+        """Check that every `dataset_id` names an entry of `datasets`: torchdistill would silently build no loader."""
         entries = lookup(root, "datasets")
         if entries is None or kind_of(entries) != "mapping":
             return
@@ -138,7 +136,7 @@ class _Check:
                     self.add(node, f"{part}.{path}", f"no data set '{name}'{did_you_mean(name, names)}")
 
     def value(self, node: Node, rule: Rule, path: str) -> None:
-        """Checks the node against the rule of its place, and everything under it."""
+        """Check a node, and everything under it, against the rule of its place."""
         kind = kind_of(node)
         if kind == OBJECT or (kind == "null" and rule.nullable):
             return
@@ -149,23 +147,24 @@ class _Check:
         elif rule.positive and yaml.safe_load(node.value) <= 0:
             self.add(node, path, f"must be positive, not {node.value}")
         elif rule.registry is not None and node.value not in rule.registry:
-            self.add(node, path, f"unknown name '{node.value}'{_nearest(node.value, rule.registry)}")
+            self.add(node, path, f"unknown name '{node.value}'{nearest_choice(node.value, rule.registry)}")
 
     def children(self, node: Node, rule: Rule, path: str) -> None:
-        """Checks the keys of a mapping, or the items of a list, and the call that a mapping stands for."""
+        """Check the keys of a mapping, or the items of a list, and the call that a mapping describes."""
         for index, child in edges(node):
             name = name_of(index)
-            of_child = rule.each or (_ANY if rule.keys is None else rule.keys.get(name))
+            of_child = rule.each or (ANY if rule.keys is None else rule.keys.get(name))
             if of_child is None:
-                self.add(index, _join(path, name), f"unknown key{_nearest(name, rule.keys)}")
+                self.add(index, join_path(path, name), f"unknown key{nearest_choice(name, rule.keys)}")
             else:
-                self.value(child, of_child, _join(path, name))
+                self.value(child, of_child, join_path(path, name))
         self.missing(node, rule, path)
         target = rule.callee(node) if rule.callee else None
         if target is not None:
             self.arguments(node, node, target, rule, path)
 
     def missing(self, node: Node, rule: Rule, path: str) -> None:
+        """Check that a mapping has its required keys."""
         names = {name_of(index) for index, _ in edges(node)}
         for name in rule.required:
             if name not in names:
@@ -175,10 +174,10 @@ class _Check:
             self.add(node, path, f"missing {groups}")
 
     def arguments(self, node: Node, holder: Node | None, target: Callable, rule: Rule, path: str) -> None:
-        """Checks that `args` and `kwargs` of the mapping `holder` bind to the signature of `target`."""
+        """Check that `args` and `kwargs` of the mapping `holder` bind to the signature of `target`."""
         args, kwargs = lookup(holder, "args"), lookup(holder, "kwargs")
         if any(kind_of(part) == OBJECT for part in (args, kwargs) if part is not None):
-            return  # how many arguments these are shows only on construction
+            return  # the number of arguments is known only on construction
         given = rule.given + (len(args.value) if isinstance(args, SequenceNode) else 0)
         named = {name_of(key): key for key, _ in kwargs.value} if isinstance(kwargs, MappingNode) else {}
         for name, mistake in _argument_mistakes(target, given, rule.reserved, list(named)):
@@ -188,13 +187,13 @@ class _Check:
 def _argument_mistakes(
     target: Callable, given: int, reserved: tuple[str, ...], named: list[str]
 ) -> Iterator[tuple[str | None, str]]:
-    """Yields (argument, mistake) for a call with `given` leading arguments and the keyword arguments `named`.
+    """Yield (argument, mistake) for a call with `given` leading arguments and the keyword arguments `named`.
 
-    `inspect.Signature.bind` stops at the first mistake, and its message knows no nearest name.
+    `inspect.Signature.bind` would stop at the first mistake, and suggest no similar name.
     """
     try:
         parameters = list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):  # some builtins do not tell
+    except (TypeError, ValueError):  # some builtins have no signature
         return
     who = getattr(target, "__name__", str(target))
     kinds = {parameter.kind for parameter in parameters}
@@ -207,7 +206,7 @@ def _argument_mistakes(
         if name in taken:
             yield name, f"argument '{name}' of {who} is given already"
         elif name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
-            yield name, f"{who} has no argument '{name}'{_nearest(name, free)}"
+            yield name, f"{who} has no argument '{name}'{nearest_choice(name, free)}"
     for p in parameters:
         optional = p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         if not optional and p.name not in taken and p.name not in named:

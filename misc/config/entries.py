@@ -1,6 +1,7 @@
-"""Models from a config's entries, and the student of a run that was tested."""
+"""What a config names: its models, the trained one among them, and the images and transform of its test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from PIL.Image import Image
@@ -11,9 +12,20 @@ from misc.config.load import Config
 from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError
 
+T = TypeVar("T")
+
 
 def build_model(name: str, entry: dict, device: torch.device) -> nn.Module:
-    """Builds a registered model; channels last is what convolutions are fastest in, on CPU and CUDA alike."""
+    """Build a registered model in channels last, the fastest layout for convolutions on CPU and CUDA.
+
+    Args:
+        name: of the entry in the config's `models`, for errors.
+        entry: its `key` and `kwargs`.
+        device: where to put the model.
+
+    Raises:
+        UserError: arguments that the model does not take.
+    """
     try:
         model = get_model(entry["key"], **entry.get("kwargs", {}))
     except TypeError as error:
@@ -21,8 +33,35 @@ def build_model(name: str, entry: dict, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)
 
 
+def trained_name(names: Iterable[str]) -> str:
+    """Return which of a config's models is trained and tested: student_model or, without a teacher, model.
+
+    Raises:
+        UserError: both are there, or neither.
+    """
+    found = {"student_model", "model"}.intersection(names)
+    if len(found) != 1:
+        raise UserError("models must name either student_model (with teacher_model) or model: it names both or neither")
+    return found.pop()
+
+
+def trained_model(models: Mapping[str, T]) -> T:
+    """Return the trained one of models, or of their entries, by name; errors are those of `trained_name`."""
+    return models[trained_name(models)]
+
+
+def without_trained_parts(entry: dict) -> dict:
+    """Return a model's entry without trained_parts: loading them is pointless before weights that overwrite them."""
+    kwargs = {key: value for key, value in entry.get("kwargs", {}).items() if key != "trained_parts"}
+    return {**entry, "kwargs": kwargs}
+
+
 def check_teacher(entry: dict | None) -> None:
-    """Refuses a teacher with random weights."""
+    """Refuse a teacher with random weights.
+
+    Raises:
+        UserError: the teacher's entry names no weights.
+    """
     if entry is None:
         return
     kwargs = entry.get("kwargs", {})
@@ -30,37 +69,31 @@ def check_teacher(entry: dict | None) -> None:
         raise UserError("models.teacher_model is untrained: give its weights_path, or pretrained: true")
 
 
-def trained_entry(entries: dict) -> dict:
-    """Returns the config's student_model or, where a model is trained alone, its model."""
-    if ("model" in entries) == ("student_model" in entries):
-        raise UserError("models must name either student_model (with teacher_model) or model: it names both or neither")
-    return entries.get("student_model") or entries["model"]
-
-
-def trained_model(models: dict[str, nn.Module]) -> nn.Module:
-    return models["student_model"] if "student_model" in models else models["model"]
-
-
 def student_path(config: Config) -> str:
-    """Returns where in the config the student is.
+    """Return the path of the student's entry in a config.
 
     Raises:
-        UserError: it has none.
+        UserError: the config has no student.
     """
-    for path in ("models.student_model", "models.model"):
-        if config.has(path) and config.construct(f"{path}.key") == "split_classifier":
-            return path
-    raise UserError("the config has no split classifier: give the config of a student")
+    names = ("student_model", "model")
+    path = f"models.{trained_name(name for name in names if config.has(f'models.{name}'))}"
+    if config.construct(f"{path}.key") != "split_classifier":
+        raise UserError("the config has no split classifier: give the config of a student")
+    return path
 
 
 def image_transform(config: Config) -> Callable[[Image], Tensor]:
-    """Returns what the config's test does to an RGB image, without building its data set."""
+    """Return what the config's test does to an RGB image, without building its data set."""
     dataset = config.construct("test.test_data_loader.dataset_id")
     return config.construct(f"datasets.{dataset}.init.kwargs.transform")
 
 
 def images_of_test(config: dict) -> ImageFolder:
-    """Returns the data set on which the config tests."""
+    """Return the data set on which the config tests.
+
+    Raises:
+        UserError: it does not give image files and the transform to apply to them.
+    """
     images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
     if not isinstance(images, ImageFolder) or images.transform is None:
         raise UserError("the config's test data set must be an ImageFolder with a transform: codecs need image files")

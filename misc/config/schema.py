@@ -1,4 +1,4 @@
-"""What an experiment config may say, as data."""
+"""Schema of experiment configs, as data: which keys and values each place allows."""
 
 import importlib
 from collections import ChainMap
@@ -20,7 +20,7 @@ from yaml.nodes import MappingNode
 from misc.config.nodes import OBJECT, lookup, text_of
 from misc.errors import did_you_mean
 
-_LIST_TAGS = frozenset({"!join", "!pathjoin", "!getattr", "!setattr"})
+LIST_TAGS = frozenset({"!join", "!pathjoin", "!getattr", "!setattr"})
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Rule:
     """What one place of a config may hold.
 
     Attributes:
-        kinds: The types allowed; empty for any. A built object passes, its type shows only on construction.
-        keys: The only keys of a mapping, each with its rule; None for any.
-        each: The rule for every value of a mapping with free keys.
-        required: Keys that must be there.
-        either: Groups of keys of which one must be there as a whole.
-        positive: The number must be above zero.
-        nullable: `null` stands for "not used".
-        registry: The scalar is a name in it.
-        callee: Finds what the mapping's `args` and `kwargs` go to, or None where that is a mistake of its own.
-        given: How many leading arguments the caller puts before `args`.
-        reserved: Arguments the caller passes by name.
+        kinds: the types allowed; empty for any. A tag's object passes: its type is known only on construction.
+        keys: the only keys of a mapping, each with its rule; None for any.
+        each: the rule for every value of a mapping with free keys.
+        required: keys that must be there.
+        either: groups of keys, of which one must be there completely.
+        positive: whether the number must be above zero.
+        nullable: whether `null`, for "not used", is allowed.
+        registry: names that a scalar may take.
+        callee: finds the function that gets the mapping's `args` and `kwargs`; None if another rule reports its name.
+        given: how many leading arguments the caller puts before `args`.
+        reserved: arguments that the caller passes by name.
     """
 
     kinds: tuple[str, ...] = ()
@@ -63,7 +63,13 @@ def _name(registry: Mapping[str, Any], nullable: bool = False) -> Rule:
 
 
 def _call(registry: Mapping[str, Any], more: Mapping[str, Rule] | None = None, **options: Any) -> Rule:
-    """A mapping whose `key` names an entry of `registry`, which gets `kwargs`; `more` are its other keys."""
+    """Return the rule of a mapping whose `key` names an entry of `registry`, which gets `kwargs`.
+
+    Args:
+        registry: callables by name.
+        more: rules of the mapping's other keys.
+        **options: attributes of the rule.
+    """
     return _mapping(
         {"key": _name(registry), "kwargs": _KWARGS, **(more or {})},
         **{"required": ("key", "kwargs"), "callee": lambda node: registry.get(text_of(lookup(node, "key"))), **options},
@@ -75,7 +81,7 @@ def _imported_sampler(node: MappingNode) -> Callable | None:
     return imported(tagged)[0] if isinstance(tagged, MappingNode) and tagged.tag == "!import_get" else None
 
 
-_ANY = Rule()
+ANY = Rule()
 _BOOL = Rule(kinds=("bool",))
 _TEXT = Rule(kinds=("str",))
 _LIST = Rule(kinds=("list",))
@@ -84,14 +90,14 @@ _NUMBER = Rule(kinds=("int", "float"))
 _MODEL_WEIGHT = Rule(kinds=("int", "float", "mapping"), nullable=True)
 _PATH = Rule(kinds=("str",), nullable=True)
 _COUNT = Rule(kinds=("int",), positive=True)
-# torchdistill ignores a wrapper it does not know: the model would stay unwrapped without a word.
+# torchdistill silently ignores unknown wrappers.
 _WRAPPERS = {
     "DataParallel": nn.DataParallel,
     "DistributedDataParallel": nn.parallel.DistributedDataParallel,
     "FullyShardedDataParallel": FullyShardedDataParallel,
     "FullyShardedDataParallel2": fully_shard,
 }
-# The order in which torchdistill looks a name up.
+# In the order of torchdistill's look-up.
 _CRITERIA = ChainMap(losses.MIDDLE_LEVEL_LOSS_DICT, losses.LOSS_DICT, losses.LOW_LEVEL_LOSS_DICT)
 _ADAPTATIONS = ChainMap(models.ADAPTATION_MODULE_DICT, models.MODULE_DICT)
 
@@ -129,9 +135,9 @@ _STAGE_MODEL = _mapping(
         "requires_grad": _BOOL,
         "frozen_modules": _LIST,
         "adaptations": Rule(kinds=("mapping",), each=_call(_ADAPTATIONS)),
-        # Its arguments are partly the framework's own, so only the name is checked.
+        # torchdistill supplies some of its arguments, so only the name is checked.
         "auxiliary_model_wrapper": _mapping(
-            {"key": _name(models.AUXILIARY_MODEL_WRAPPER_DICT), "kwargs": _ANY}, required=("key",)
+            {"key": _name(models.AUXILIARY_MODEL_WRAPPER_DICT), "kwargs": ANY}, required=("key",)
         ),
     },
     required=("forward_proc",),
@@ -164,7 +170,7 @@ _CRITERION = _mapping(
 
 _MODULE_WISE = Rule(kinds=("list",), each=_mapping({"module": _TEXT, "kwargs": _KWARGS, "is_teacher": _BOOL}))
 
-_STAGE = _mapping(
+STAGE = _mapping(
     {
         "num_epochs": _COUNT,
         "train_data_loader": _LOADER,
@@ -176,7 +182,7 @@ _STAGE = _mapping(
         "optimizer": _call(
             optim.OPTIM_DICT,
             {
-                # torchdistill's DistillationBox reads the first name, its TrainingBox the second.
+                # torchdistill's DistillationBox reads the first key, its TrainingBox the second.
                 "module_wise_configs": _MODULE_WISE,
                 "module_wise_kwargs": _MODULE_WISE,
                 "filters_params": _BOOL,
@@ -195,12 +201,12 @@ _STAGE = _mapping(
     required=("num_epochs", "train_data_loader", "criterion", "optimizer"),
     either=(("model",), ("teacher", "student")),
 )
-_LATER_STAGE = replace(_STAGE, required=("num_epochs", "train_data_loader", "criterion"))
+LATER_STAGE = replace(STAGE, required=("num_epochs", "train_data_loader", "criterion"))
 
 _TEACHER = _call(models.MODEL_DICT, required=("key",))
 _TRAINED = _call(models.MODEL_DICT, {"src_ckpt": _PATH}, required=("key",))
 
-_TOP_LEVEL = {
+TOP_LEVEL = {
     "datasets": Rule(kinds=("mapping",)),
     "models": _mapping({"model": _TRAINED, "teacher_model": _TEACHER, "student_model": _TRAINED}),
     "train": Rule(kinds=("mapping",)),
@@ -209,25 +215,25 @@ _TOP_LEVEL = {
 }
 
 _INIT = _mapping({"args": _LIST, "kwargs": _KWARGS}, nullable=True)
-_MAPPING_TAGS = {
+MAPPING_TAGS = {
     "!import_get": Rule(keys={"key": _TEXT, "package": _PATH}, required=("key",)),
     "!import_call": Rule(keys={"key": _TEXT, "package": _PATH, "init": _INIT}, required=("key",)),
     "!import_call_method": Rule(
         keys={"package": _TEXT, "class_name": _PATH, "method_name": _PATH, "init": _INIT}, required=("package",)
     ),
     "!call_method": Rule(
-        keys={"obj": _ANY, "method_name": _TEXT, "args": _LIST, "kwargs": _KWARGS, "returns_obj": _BOOL},
+        keys={"obj": ANY, "method_name": _TEXT, "args": _LIST, "kwargs": _KWARGS, "returns_obj": _BOOL},
         required=("obj", "method_name"),
     ),
-    "!access_by_index_or_key": Rule(keys={"data": _ANY, "index_or_key": _ANY}, required=("data", "index_or_key")),
+    "!access_by_index_or_key": Rule(keys={"data": ANY, "index_or_key": ANY}, required=("data", "index_or_key")),
 }
 
 
 def imported(node: MappingNode) -> tuple[Any, str | None]:
-    """Resolves `key` and `package` of an `!import_*` mapping the way torchdistill does.
+    """Import what `key` and `package` of an `!import_*` mapping name, as torchdistill does.
 
     Returns:
-        (object, None), or (None, what is wrong); (None, None) where the name is known only on construction.
+        (object, None), or (None, what is wrong); (None, None) if the name is known only on construction.
     """
     key, package = text_of(lookup(node, "key")), text_of(lookup(node, "package"))
     if key is None:
@@ -238,14 +244,14 @@ def imported(node: MappingNode) -> tuple[Any, str | None]:
         return None, f"'{key}' names no module; write 'module.{key}'"
     try:
         module = importlib.import_module(package)
-    except Exception as error:  # whatever a module raises while it is imported, the config's reader must learn of it
+    except Exception as error:  # a module may raise anything while it is imported
         return None, f"cannot import module '{package}': {' '.join(str(error).split())}"
     if not hasattr(module, key):
-        return None, f"module '{package}' has no '{key}'{_nearest(key, dir(module))}"
+        return None, f"module '{package}' has no '{key}'{nearest_choice(key, dir(module))}"
     return getattr(module, key), None
 
 
-def _nearest(name: str, choices: Iterable[str]) -> str:
-    """`did_you_mean`, without the list where it would fill the screen."""
+def nearest_choice(name: str, choices: Iterable[str]) -> str:
+    """Return `did_you_mean`, without its list of choices if that is long."""
     choices = list(choices)
     return did_you_mean(name, choices if len(choices) <= 16 else get_close_matches(name, choices, n=1))

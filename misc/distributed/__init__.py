@@ -1,1 +1,1 @@
-"""Processes of torchrun that share one job."""
+"""Training and testing with several processes, started by torchrun."""

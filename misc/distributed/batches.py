@@ -1,7 +1,7 @@
-"""Batches that ranks share: of each training batch every rank takes a part, of the others each takes some whole ones.
+"""Batches that ranks share: each rank takes a part of every training batch, but whole batches of an evaluation.
 
-A config's batch_size is that of the whole batch. An evaluation shares whole ones, as an image's numbers depend, in
-their last digits, on the batch it is in: so they are the same for any number of ranks.
+A config's batch_size is that of the whole batch. In the last digits an image's results depend on the other images of
+its batch: as an evaluation shares whole batches, its results are the same for any number of ranks.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from misc.errors import UserError
 
 
 class CommonBatches(Sampler[list[int]]):
-    """Base: batches of indices that all ranks draw alike.
+    """Base class: batches of indices, drawn alike on all ranks.
 
     Args:
-        sampler: of indices of images.
-        ranks: who shares them.
+        sampler: of the images' indices.
+        ranks: processes that share the batches.
         batch_size: of all ranks together.
-        drop_last: leaves out a last batch that is not full.
+        drop_last: drop a last batch that is not full.
     """
 
     def __init__(self, sampler: Sampler[int], ranks: Ranks, batch_size: int = 1, drop_last: bool = False):
@@ -30,15 +30,15 @@ class CommonBatches(Sampler[list[int]]):
         self.ranks = ranks
 
     def drawn(self, seed: int) -> list[list[int]]:
-        """Returns an epoch's batches; the state of the random numbers stays as it is."""
+        """Return an epoch's batches; the random state of the process is left alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach CUDA's too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
             return list(self.batches)
 
 
 @register_batch_sampler
 class PartOfEachBatch(CommonBatches):
-    """Of every batch this rank's part. The order is the first rank's draw, hence another in every epoch."""
+    """This rank's part of every batch; the first rank draws a new order for every epoch."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -53,7 +53,7 @@ class PartOfEachBatch(CommonBatches):
 
 @register_batch_sampler
 class SomeBatches(CommonBatches):
-    """Whole batches, each of which one rank takes; the first batch is the first rank's."""
+    """Whole batches, each taken by one rank; the first rank takes the first batch."""
 
     def __len__(self) -> int:
         return len(self.ranks.share(range(len(self.batches))))
@@ -63,15 +63,15 @@ class SomeBatches(CommonBatches):
 
 
 def shared(loader_config: dict, kind: type[CommonBatches], ranks: Ranks) -> dict:
-    """Returns a loader's config with this rank's batches.
+    """Return a loader's config with this rank's batches.
 
     Args:
         loader_config: as torchdistill's `build_data_loader` reads it.
-        kind: how ranks share them.
-        ranks: a single one leaves the config as it is.
+        kind: how ranks share the batches.
+        ranks: processes that share them; for a single one the config is returned unchanged.
 
     Raises:
-        UserError: it has a batch_sampler already.
+        UserError: the config has a batch_sampler already.
     """
     if ranks.alone:
         return loader_config
@@ -84,15 +84,15 @@ def shared(loader_config: dict, kind: type[CommonBatches], ranks: Ranks) -> dict
 
 
 def check_batches(place: str, loader: DataLoader, ranks: Ranks) -> None:
-    """Refuses training batches that ranks cannot share in equal parts.
+    """Refuse training batches that ranks cannot share in equal parts.
 
     Args:
         place: where in the config the loader is.
-        loader: that of one process.
-        ranks: who would share its batches.
+        loader: as a single process would use it.
+        ranks: processes that would share its batches.
 
     Raises:
-        UserError: the size of the batch, or of the last one.
+        UserError: names the size of the batch, or of the last one.
     """
     size = loader.batch_size or 1
     if size % ranks.world_size:

@@ -1,4 +1,4 @@
-"""Gradients of a whole batch from ranks that each have a part of it."""
+"""Gradients of a whole batch of which each rank computes a part."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +16,17 @@ SHARED_LOSSES = (_Loss, RateLoss, FeatureHint, SaliencyWeightedDistortion)
 
 
 class MeanGradients:
-    """Stands in for the accelerator that torchdistill's boxes take: after `backward` all ranks have the same gradients.
+    """Average gradients over ranks; takes the place of the `accelerate.Accelerator` in torchdistill's boxes.
 
-    They are the ranks' mean, in one exchange behind the whole backward pass and before gradients are clipped. Where
-    several batches make a step, those before are the same on all ranks and so remain what they are.
+    `backward` reduces all gradients in one exchange after the whole backward pass, before they are clipped. Gradients
+    accumulated from earlier batches are already equal on all ranks, so averaging leaves them unchanged.
 
     Args:
         device: where the models are.
-        ranks: that all make the same steps.
+        ranks: processes that take every step together.
     """
 
-    state = SimpleNamespace(use_fp16=False)  # asked for by torchdistill
+    state = SimpleNamespace(use_fp16=False)  # torchdistill reads it
 
     def __init__(self, device: torch.device, ranks: Ranks):
         self.device = device
@@ -34,11 +34,12 @@ class MeanGradients:
         self.optimizer: Optimizer | None = None
 
     def prepare(self, *parts: Any) -> tuple:
-        """Takes note of a stage's optimizer among its models and loaders, and returns all as they are."""
+        """Remember the stage's optimizer, which comes among its models and loaders; return all unchanged."""
         self.optimizer = next(part for part in parts if isinstance(part, Optimizer))
         return parts
 
     def backward(self, loss: Tensor) -> None:
+        """Compute this rank's gradients and replace them by the mean over ranks."""
         loss.backward()
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -50,11 +51,11 @@ class MeanGradients:
 
 
 def scale_sums(criterion: nn.Module, ranks: Ranks) -> None:
-    """Makes the ranks' mean of a loss that of the whole batch: a term that sums counts once for every rank.
+    """Make the mean over ranks of a loss equal the whole batch's: scale terms that sum by the number of ranks.
 
     Args:
         criterion: torchdistill's sum of weighted terms; changed in place.
-        ranks: with equal parts of the batch.
+        ranks: processes with equal parts of the batch.
     """
     for name, (term, weight) in criterion.term_dict.items():
         if reduction_of(term) == "sum":
@@ -62,31 +63,35 @@ def scale_sums(criterion: nn.Module, ranks: Ranks) -> None:
 
 
 def check_terms(place: str, criterion: nn.Module) -> None:
-    """Refuses a loss of which nobody knows how it depends on the batch.
+    """Reject losses whose batch reduction is unknown.
+
+    Args:
+        place: names the stage in the error.
+        criterion: torchdistill's sum of weighted terms.
 
     Raises:
-        UserError: the term.
+        UserError: names the term.
     """
     for name, (term, _) in criterion.term_dict.items():
         if reduction_of(term) is None:
             kind = type(_inner(term)).__name__
-            raise UserError(f"{place}: {name} ({kind}) is no plain sum or mean over images: train it with one process")
+            raise UserError(f"{place}: {name} ({kind}) is not a plain sum or mean over images: train with one process")
     if criterion.model_loss_factor:
-        raise UserError(f"{place}: whether a model_term sums or averages is not known: train it with one process")
+        raise UserError(f"{place}: whether model_term sums or averages is unknown: train with one process")
 
 
 def reduction_of(term: nn.Module) -> str | None:
-    """Returns "sum" or "mean", how a term of a loss depends on the images of a batch; None where it is not known."""
+    """Return how a term of a loss reduces the images of a batch, "sum" or "mean"; None if that is unknown."""
     loss = _inner(term)
     if not isinstance(loss, SHARED_LOSSES):
         return None
     if loss.reduction == "sum":
         return "sum"
-    # With weights per class, an image's share of the mean depends on the others.
+    # With class weights, an image's share of the mean depends on the other images.
     is_plain = loss.reduction in ("mean", "batchmean") and getattr(loss, "weight", None) is None
     return "mean" if is_plain else None
 
 
 def _inner(term: nn.Module) -> nn.Module:
-    """Takes torchdistill's wrapper off a loss."""
+    """Return a loss without torchdistill's wrapper."""
     return getattr(term, "low_level_loss", term)

@@ -1,4 +1,4 @@
-"""Processes that share a job, started from Python."""
+"""Start ranks from Python, without torchrun."""
 
 import os
 import signal
@@ -11,20 +11,26 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 
 def in_processes(number: int, function: Callable[..., Any], *args: Any, start_method: str = "spawn") -> list[Any]:
-    """Runs a function in processes as torchrun starts them; returns what it gave on each rank.
+    """Call a function in several processes, set up as by torchrun; return its results in rank order.
+
+    Args:
+        number: of processes.
+        function: what to call in each; both it and its results must be picklable.
+        *args: its arguments.
+        start_method: of multiprocessing, "spawn" or "fork".
 
     Raises:
-        torch.distributed.elastic.multiprocessing.errors.ChildFailedError: one has failed, and the others were ended.
+        torch.distributed.elastic.multiprocessing.errors.ChildFailedError: one failed; the others were terminated.
     """
-    where = {"run_id": "local", "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
-    launch = LaunchConfig(1, 1, number, **where, start_method=start_method)
+    rendezvous = {"run_id": "local", "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    launch = LaunchConfig(1, 1, number, **rendezvous, start_method=start_method)
     launch.max_restarts = 0
     results = elastic_launch(launch, _call)(function, *args)
     return [results[rank] for rank in range(number)]
 
 
 def _call(function: Callable[..., Any], *args: Any) -> Any:
-    # A forked process has the handler of the one that started it, an exception that anybody may catch.
+    # A forked process inherits its parent's handler, which raises an exception that any code may catch.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     return function(*args)

@@ -1,4 +1,4 @@
-"""Processes that torchrun started to share one job; a process started otherwise is the only rank."""
+"""Ranks: the processes that torchrun started to share one job; a process started otherwise is the only rank."""
 
 import os
 import sys
@@ -17,16 +17,15 @@ from torch.distributed.rendezvous import rendezvous
 from misc.devices import usable_device
 from misc.errors import UserError
 
-# For one that does not answer: one that has died is noticed at once. The first may have to make a data set.
-PATIENCE = timedelta(hours=1)
-# Seconds. When a process ends torchrun ends the others: the one that has something to say must be the first.
+PATIENCE = timedelta(hours=1)  # for a rank that does not answer: the first one may have to make a data set
+# Seconds. When one process ends, torchrun terminates the others: the one that reports the cause must end first.
 GRACE = 10
 
 
 class Ranks(NamedTuple):
-    """This process's number and how many there are.
+    """This process's number, and the number of processes.
 
-    What exchanges something (all methods but `share` and `seed`) must be called by all, in the same order.
+    Collective operations (all methods but `share` and `own_seed`) must be called by all ranks, in the same order.
     """
 
     rank: int
@@ -38,21 +37,21 @@ class Ranks(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether this process does what must be done once."""
+        """Whether this is the rank that does what must be done only once."""
         return self.rank == 0
 
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Returns this rank's part of what all ranks hold alike, a run of neighbours; the first's is never empty."""
+        """Return this rank's contiguous part of a sequence that all ranks hold; the first gets at least one item."""
         start, stop = (-(-len(items) * rank // self.world_size) for rank in (self.rank, self.rank + 1))
         return items[start:stop]
 
     def wait(self) -> None:
-        """Returns once every rank has come here."""
+        """Wait until all ranks have called this."""
         if not self.alone:
             distributed.barrier()
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Returns the sum over ranks of each value, in float64; counts stay exact."""
+        """Return the sum over ranks of each value, in float64; counts stay exact."""
         if self.alone:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -60,11 +59,11 @@ class Ranks(NamedTuple):
         return total.tolist()
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Returns the mean over ranks of each value; one that is not finite anywhere is not finite everywhere."""
+        """Return the mean over ranks of each value; a value that is not finite on one rank is not finite on any."""
         return [total / self.world_size for total in self.sum(values)]
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """Returns the items of all ranks, in the ranks' order."""
+        """Return the items of all ranks, in rank order."""
         if self.alone:
             return items
         parts: list[Any] = [None] * self.world_size
@@ -72,7 +71,7 @@ class Ranks(NamedTuple):
         return [item for part in parts for item in part]
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """Returns what `make` gives on the first rank; the others do not call it."""
+        """Call `make` on the first rank alone and return its result on all."""
         made = [make() if self.first else None]
         if not self.alone:
             distributed.broadcast_object_list(made)
@@ -80,25 +79,25 @@ class Ranks(NamedTuple):
 
     @contextmanager
     def first_ahead(self) -> Iterator[None]:
-        """Lets the others begin when the first has ended: it may make files that they read."""
+        """Execute the context on the first rank before the others, which may read files that it makes."""
         if not self.first:
             self.wait()
         yield
         if self.first:
             self.wait()
 
-    def equalise(self, *models: nn.Module) -> None:
-        """Gives models, which may share parts, the first rank's parameters and buffers."""
+    def broadcast(self, *models: nn.Module) -> None:
+        """Copy the first rank's parameters and buffers to all ranks; models may share parts."""
         if self.alone:
             return
         tensors = {tensor.data_ptr(): tensor for model in models for tensor in model.state_dict().values()}
         for tensor in tensors.values():
-            sent = tensor.contiguous()  # a convolution's weights lie channels last
+            sent = tensor.contiguous()  # weights of convolutions are channels last
             distributed.broadcast(sent, src=0)
             tensor.copy_(sent)
 
-    def seed(self, seed: int) -> int:
-        """Returns a seed for this rank alone; the first rank's is the job's."""
+    def own_seed(self, seed: int) -> int:
+        """Return a seed for this rank alone, derived from the job's; the first rank's is the job's."""
         return seed if self.first else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
 
 
@@ -107,22 +106,22 @@ ALONE = Ranks(0, 1)
 
 @contextmanager
 def joined_ranks(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
-    """Joins the processes of torchrun for as long as the context lasts.
+    """Join the process group of torchrun while the context lasts.
 
-    All but the first print nothing in it. The first to fail raises its error, and where that ends others too, they exit
-    without a word. All end with the torchrun that started them, even where it is killed.
+    Only the first rank prints. The rank that fails first raises its error; ranks that fail in consequence exit
+    silently. All ranks end with the torchrun that started them, even if it is killed.
 
     Args:
         patience: how long a rank waits for the others before it gives up.
 
     Raises:
-        UserError: another process has ended without a word.
+        UserError: another process has ended without an error of its own.
     """
-    # Some clusters set WORLD_SIZE for everybody.
+    # Some clusters set WORLD_SIZE for every process.
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    Thread(target=exit_with_parent, args=(os.getppid(),), daemon=True).start()
     store, rank, world_size = next(rendezvous("env://"))
     store.set_timeout(patience)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
@@ -137,11 +136,12 @@ def joined_ranks(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
         if isinstance(error, distributed.DistBackendError) or "gloo/transport" in str(error):
             raise UserError("another process has ended or does not answer; torchrun says below which") from error
         raise
-    # Not after an error: NCCL would wait for those that have died.
+    # Not after an error: NCCL would wait for dead ranks.
     distributed.destroy_process_group()
 
 
-def _end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
+    """End this process as soon as its parent, a process id, has ended."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -154,13 +154,17 @@ def _silence() -> Iterator[None]:
 
 
 def local_rank() -> int | None:
-    """Returns this process's number on its machine; None for one that was not started by torchrun."""
+    """Return this process's number on its machine; None if torchrun did not start it."""
     number = os.environ.get("LOCAL_RANK")
     return None if number is None else int(number)
 
 
 def own_device(name: str, ranks: Ranks) -> torch.device:
-    """Returns the device that this rank computes on."""
+    """Return the device that this rank computes on, with CUDA a GPU of its own.
+
+    Raises:
+        UserError: not a device, none that is here, or one GPU for several ranks.
+    """
     device = usable_device(name, local_rank())
     if device.type == "cuda" and not ranks.alone:
         if name != "cuda":
@@ -169,6 +173,6 @@ def own_device(name: str, ranks: Ranks) -> torch.device:
     return device
 
 
-def where(device: torch.device, ranks: Ranks) -> str:
-    """Says what computes."""
+def describe_device(device: torch.device, ranks: Ranks) -> str:
+    """Return device and number of processes for a reader."""
     return str(device) if ranks.alone else f"{device.type} in {ranks.world_size} processes"

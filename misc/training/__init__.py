@@ -1,1 +1,1 @@
-"""The training loop around torchdistill's boxes, its checkpoints and its run folder."""
+"""Training through torchdistill's boxes: step, loop, record, checkpoints, run folders, dry run."""

@@ -1,4 +1,4 @@
-"""What only the built models and data sets can tell, found before any training."""
+"""Checks before training that need the built models and data sets."""
 
 import inspect
 import math
@@ -9,6 +9,7 @@ from torchdistill.datasets.util import build_data_loader
 from torchdistill.losses.registry import get_high_level_loss
 from torchdistill.optim.registry import SCHEDULER_DICT
 
+from misc.config.entries import trained_model
 from misc.distributed.batches import check_batches
 from misc.distributed.gradients import check_terms
 from misc.distributed.ranks import Ranks
@@ -19,16 +20,18 @@ from model.weights import digest
 
 
 def stages_of(train_config: dict) -> list[dict]:
-    """Returns a training's stages in the order of their numbers; one that names no stages is its own."""
+    """Return the stages of a config's `train` in the order of their numbers; without stages, it is its only one."""
     names = [f"stage{number}" for number in range(1, len(train_config) + 1)]
     return [train_config[name] for name in names if name in train_config] or [train_config]
 
 
 def check_tails(models: dict[str, nn.Module]) -> None:
-    """Refuses a student around another tail than the teacher's: the head of one would be distilled for the other's.
+    """Refuse a student whose tail is not the teacher's: it would learn features that its tail does not expect.
+
+    Call before the student's own weights are loaded, which may hold a fine-tuned tail.
 
     Raises:
-        UserError: the tails differ, before the student's own weights are loaded.
+        UserError: the tails differ.
     """
     teacher, student = models.get("teacher_model"), models.get("student_model")
     both_cut = isinstance(teacher, Backbone) and isinstance(student, SplitClassifier)
@@ -37,10 +40,10 @@ def check_tails(models: dict[str, nn.Module]) -> None:
 
 
 def check_shares(config: dict, ranks: Ranks) -> None:
-    """Finds, before anything is built, what several ranks cannot share.
+    """Refuse batches and losses that several ranks cannot share; needs the data sets, no models.
 
     Raises:
-        UserError: a stage's batches, or a term of its loss.
+        UserError: names the stage, and its loader or the term of its loss.
     """
     if ranks.alone:
         return
@@ -51,30 +54,30 @@ def check_shares(config: dict, ranks: Ranks) -> None:
 
 
 def check_training(config: dict, models: dict[str, nn.Module]) -> None:
-    """Finds, before any training, what only the built models and data sets can tell.
+    """Refuse a training that would fail, or ignore a part of its config, only later.
 
     Raises:
         UserError: a stage's module path that is not in its model, with the nearest one; a stage with fewer images than
-            a batch, or with other classes than the model knows; parameter groups under the name that torchdistill's
-            other box reads.
+            a batch, or with a number of classes other than the model's; parameter groups under the key that
+            torchdistill's other box reads.
     """
-    trained = models.get("student_model") or models["model"]
+    trained = trained_model(models)
     if "test" not in config:
-        raise UserError("the config has no 'test': a training ends with one")
+        raise UserError("the config has no 'test': every training ends with a test")
     _num_batches(config, config["test"]["test_data_loader"], "test, test_data_loader")
     roles = {"teacher": "teacher_model", "student": "student_model", "model": "model"}
     for number, stage in enumerate(stages_of(config["train"]), 1):
         if "val_data_loader" not in stage:
-            raise UserError(f"stage {number} has no val_data_loader: the best epoch is chosen by it")
+            raise UserError(f"stage {number} has no val_data_loader: it chooses the best epoch")
         images = config["datasets"][stage["train_data_loader"]["dataset_id"]]
         steps = _num_batches(config, stage["train_data_loader"], f"stage {number}, train_data_loader")
         _num_batches(config, stage["val_data_loader"], f"stage {number}, val_data_loader")
         if not steps:
-            raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than a batch")
+            raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than one batch")
         check_schedule(f"stage {number}", stage, steps)
         folders, classes = getattr(images, "classes", None), _num_classes(trained)
         if folders is not None and len(folders) != classes:
-            raise UserError(f"stage {number}: the data set has {len(folders)} classes, the model knows {classes}")
+            raise UserError(f"stage {number}: the data set has {len(folders)} classes, the model {classes}")
         for role, name in roles.items():
             used = stage.get(role, {})
             hooks = [path for paths in used.get("forward_hook", {}).values() for path in paths]
@@ -102,23 +105,23 @@ def _loader(config: dict, loader_config: dict, place: str) -> DataLoader:
 
 
 def _num_classes(model: nn.Module) -> int:
-    """Returns the width of the classifier, the last linear layer."""
+    """Return the number of outputs of the classifier, the last linear layer."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1].out_features
 
 
 def _check_module_path(path: str, model: nn.Module, place: str) -> None:
     modules = dict(model.named_modules())
     modules.pop("")
-    # Adaptations (+) are torchdistill's own to build, instance(...) stands for a class, a point for the whole model.
+    # torchdistill builds adaptations (+) itself; instance(...) stands for a class, a dot for the whole model.
     if path not in modules and path != "." and not path.startswith(("+", "instance(")):
         raise UserError(f"{place}: {type(model).__name__} has no module '{path}'{did_you_mean(path, modules)}")
 
 
 def plan_schedules(config: dict) -> None:
-    """Sets `total_steps` of every scheduler that has it and steps with the batches (OneCycleLR) to its stage's length.
+    """Set `total_steps` of schedulers that step with the batches (OneCycleLR) to the length of their stage; in place.
 
-    A config gives epochs alone; how many steps they are follows from the data. In place; a scheduler whose config sets
-    its length itself is left as it is.
+    A config gives epochs; the number of steps follows from the data. A scheduler whose config sets its length is left
+    alone.
     """
     for number, stage in enumerate(stages_of(config["train"]), 1):
         scheduler = stage.get("scheduler")
@@ -131,7 +134,7 @@ def plan_schedules(config: dict) -> None:
 
 
 def check_schedule(place: str, stage: dict, num_batches: int) -> None:
-    """Refuses a learning rate schedule that a config sets to another length than its stage's.
+    """Refuse a learning rate schedule whose configured length is not its stage's.
 
     Args:
         place: names the stage in the error.
@@ -139,7 +142,7 @@ def check_schedule(place: str, stage: dict, num_batches: int) -> None:
         num_batches: of one epoch.
 
     Raises:
-        UserError: both numbers.
+        UserError: names both lengths.
     """
     scheduler = stage.get("scheduler") or {}
     planned, taken = _planned_steps(scheduler.get("kwargs", {})), _scheduler_steps(stage, num_batches)
@@ -151,14 +154,14 @@ def check_schedule(place: str, stage: dict, num_batches: int) -> None:
 
 
 def _planned_steps(kwargs: dict) -> int | None:
-    """Returns the number of steps that a scheduler's own arguments name."""
+    """Return the length in steps that a scheduler's arguments set; None if they set none."""
     if {"epochs", "steps_per_epoch"} <= kwargs.keys():
         return kwargs.get("total_steps") or kwargs["epochs"] * kwargs["steps_per_epoch"]
     return kwargs.get("total_steps")
 
 
 def _scheduler_steps(stage: dict, num_batches: int) -> int:
-    """Returns how often torchdistill steps the scheduler in the whole stage."""
+    """Return how often torchdistill steps the scheduler in the whole stage."""
     every = stage["scheduler"].get("scheduling_step", 0) if stage.get("scheduler") else 0
     if not every:
         return stage["num_epochs"]

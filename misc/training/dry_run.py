@@ -1,4 +1,4 @@
-"""A config on trial: models at their true size, one step of every stage and the test, on random weights and images."""
+"""Dry run of a config: full-size models, one step of every stage and the test, on random weights and images."""
 
 import tempfile
 import time
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchdistill.common.main_util import set_seed
 
-from misc.config.entries import build_model, check_teacher, trained_entry
+from misc.config.entries import build_model, check_teacher, trained_model, without_trained_parts
 from misc.devices import peak_memory
 from misc.evaluation.accuracy import KILOBYTE, test_classifier
 from misc.evaluation.evaluate import test_loader, test_student
@@ -26,7 +26,13 @@ IMAGES = 2
 
 
 class RandomImages(Dataset):
-    """Two random images with random labels and, in place of a data set with maps, a random map each."""
+    """Random images with random labels and, if wanted, random saliency maps.
+
+    Args:
+        size: of an image, (3, H, W).
+        num_classes: of the labels.
+        with_maps: give items like those of a data set with maps.
+    """
 
     def __init__(self, size: tuple[int, int, int], num_classes: int, with_maps: bool):
         self.images = torch.rand(IMAGES, *size)
@@ -43,27 +49,29 @@ class RandomImages(Dataset):
         return self.images[index], {"label": label, "saliency": self.maps[index]}
 
 
-def without_weights(models: dict[str, dict]) -> None:
-    """Takes every reference to weights out of a config's `models`, in place."""
-    for entry in models.values():
-        entry.pop("src_ckpt", None)
-        kwargs = entry.get("kwargs", {})
-        kwargs.pop("trained_parts", None)
-        for described in (kwargs, kwargs.get("backbone", {})):
-            described.pop("weights_path", None)
-            described.pop("pretrained", None)
+def without_weights(entry: dict) -> dict:
+    """Return a model's entry in the config without any reference to weights."""
+    entry = without_trained_parts({key: value for key, value in entry.items() if key != "src_ckpt"})
+    kwargs = _untrained(entry["kwargs"])
+    if "backbone" in kwargs:
+        kwargs["backbone"] = _untrained(kwargs["backbone"])
+    return {**entry, "kwargs": kwargs}
+
+
+def _untrained(backbone: dict) -> dict:
+    return {key: value for key, value in backbone.items() if key not in ("weights_path", "pretrained")}
 
 
 def shrink(config: dict, size: tuple[int, int, int], num_classes: int) -> None:
-    """Gives a config random data sets and, in every stage, one step to take; in place.
+    """Replace a config's data sets by random images and shorten every stage to one step; in place.
 
     Args:
-        config: as loaded in the mode "dry_run": a data set is the name of its class.
+        config: as loaded in the mode "dry_run", with the class of each data set in place of the data set.
         size: of the images, (3, H, W).
         num_classes: of the labels.
     """
     for name, kind in config["datasets"].items():
-        config["datasets"][name] = RandomImages(size, num_classes, with_maps=kind.endswith("WithMaps"))
+        config["datasets"][name] = RandomImages(size, num_classes, with_maps=getattr(kind, "has_maps", False))
     stages = stages_of(config["train"])
     loaders = [stage.get(name) for stage in stages for name in ("train_data_loader", "val_data_loader")]
     for loader in filter(None, [*loaders, config["test"]["test_data_loader"]]):
@@ -75,7 +83,7 @@ def shrink(config: dict, size: tuple[int, int, int], num_classes: int) -> None:
 
 
 def image_size(entry: dict) -> tuple[int, int, int]:
-    """Returns (3, H, W) of what a model of the config takes: its img_size argument, or timm's data config."""
+    """Return the input size (3, H, W) of a model's entry: its img_size argument, or that of timm's data config."""
     kwargs = entry["kwargs"].get("backbone", entry["kwargs"])
     if "img_size" in kwargs:
         return (3, kwargs["img_size"], kwargs["img_size"])
@@ -84,16 +92,16 @@ def image_size(entry: dict) -> tuple[int, int, int]:
 
 
 def dry_run(config: dict, models: dict[str, nn.Module], device: torch.device) -> None:
-    """Prints what the models are, trains every stage for one step and tests through real bytes; keeps nothing.
+    """Print a summary of the models, train every stage for one step and test through real bytes; keep nothing.
 
     Args:
         config: as loaded in the mode "dry_run".
-        models: built from it, after `without_weights`.
+        models: built from its entries `without_weights`.
         device: where they are.
     """
     start = time.perf_counter()
-    trained = models.get("student_model") or models["model"]
-    size = image_size(config["models"]["student_model" if "student_model" in models else "model"])
+    trained = trained_model(models)
+    size = image_size(trained_model(config["models"]))
     text, num_classes = summary(models, size)
     print(f"Random weights, {IMAGES} random images, nothing is kept\n\n{text}\n")
     shrink(config, size, num_classes)
@@ -113,12 +121,16 @@ def dry_run(config: dict, models: dict[str, nn.Module], device: torch.device) ->
 
 @torch.no_grad()
 def summary(models: dict[str, nn.Module], size: tuple[int, int, int]) -> tuple[str, int]:
-    """Lays out shapes, parameters and sizes of every part, and multiply-accumulates of the encoder.
+    """Lay out shapes, parameters and sizes of every part, and the encoder's multiply-accumulates.
+
+    Args:
+        models: by the config's names.
+        size: of an image, (3, H, W).
 
     Returns:
         The text, and the number of classes.
     """
-    trained = (models.get("student_model") or models["model"]).eval()
+    trained = trained_model(models).eval()
     x = torch.zeros(1, *size, device=next(trained.parameters()).device)
     lines = [f"  image x    {_shape(x)}"]
     student = trained if isinstance(trained, SplitClassifier) else None
@@ -164,14 +176,20 @@ def _target(h: Tensor) -> str:
 
 
 def try_out(config: dict, device: torch.device, seed: int) -> None:
-    """Builds the models without weights and runs them through `dry_run`."""
-    check_teacher(config["models"].get("teacher_model"))
-    trained_parts = trained_entry(config["models"]).get("kwargs", {}).get("trained_parts")
+    """Build a config's models without weights, and `dry_run` them.
+
+    Args:
+        config: as loaded in the mode "dry_run".
+        device: where to put the models.
+        seed: of the random weights and images.
+    """
+    entries = config["models"]
+    check_teacher(entries.get("teacher_model"))
+    trained_parts = trained_model(entries).get("kwargs", {}).get("trained_parts")
     if trained_parts is not None:
         check_trained_parts(trained_parts)
-    without_weights(config["models"])
     models = {}
-    for name, entry in config["models"].items():
-        set_seed(seed)  # the same for each: teacher and student then have the same random backbone
-        models[name] = build_model(name, entry, device)
+    for name, entry in entries.items():
+        set_seed(seed)  # once per model: teacher and student get the same random backbone
+        models[name] = build_model(name, without_weights(entry), device)
     dry_run(config, models, device)

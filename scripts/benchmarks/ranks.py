@@ -1,11 +1,11 @@
-"""Measures training by one process and by several: images per second, and how far their gradients differ.
+"""Compare training with one process and with several: images per second, and differences between gradients.
 
     python scripts/benchmarks/ranks.py --config config/quickstart/phd_swin.yaml
 
-The gradients are those of the first stage's first batch, in float32, before clipping. Images and noise of the batch are
-the same for any number of processes, and what draws or counts for itself in each (batch statistics, dropped paths) is
-off: what is left is rounding. The rate is that of training as the config has it, reading of images included. On a CPU
-each process computes with OMP_NUM_THREADS threads, or one.
+The gradients are those of the first stage's first batch, in float32, before clipping. Images and quantisation noise are
+the same for any number of processes, and layers whose result depends on the process (batch statistics, dropped paths)
+are in evaluation mode, so that only rounding can differ. The rate is that of training as configured, including the
+reading of images. On a CPU each process uses OMP_NUM_THREADS threads, one by default.
 """
 
 import argparse
@@ -24,20 +24,17 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torchdistill.common.main_util import set_seed
-from torchdistill.core.distillation import DistillationBox
-from torchdistill.core.training import TrainingBox
 from torchdistill.datasets.util import build_data_loader
 
+from misc.config import load_config
 from misc.config.entries import build_model, check_teacher, trained_model
-from misc.config.load import load_config
 from misc.devices import default_device
-from misc.distributed.gradients import scale_sums
 from misc.distributed.launch import in_processes
 from misc.distributed.ranks import Ranks, joined_ranks, own_device
 from misc.errors import UserError, exit_on_user_error
 from misc.tables import text_table
 from misc.training.checks import check_shares, stages_of
-from misc.training.loop import TrainingLoop, make_box, record_terms, to_device
+from misc.training.step import TrainingStep, make_box
 
 WARM_UP = 3  # steps
 OF_EACH_RANK = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, DropPath)
@@ -54,10 +51,10 @@ def get_argparser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="what to train")
+    add("--config", required=True, metavar="FILE", help="config to train")
     add("--set", action="append", default=[], metavar="A.B=C", help="override one value of the config")
-    add("--processes", type=int, default=2, help="beside one (default: %(default)s)")
-    add("--steps", type=int, default=30, help=f"after {WARM_UP} that warm up (default: %(default)s)")
+    add("--processes", type=int, default=2, help="to compare with one (default: %(default)s)")
+    add("--steps", type=int, default=30, help=f"to time, after {WARM_UP} for warm-up (default: %(default)s)")
     add("--device", default=default_device(), help="cpu or cuda (default here: %(default)s)")
     return parser
 
@@ -66,13 +63,13 @@ def get_argparser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     if min(args.processes, args.steps) < 1:
-        raise UserError("--processes and --steps are numbers from 1 on")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its reports of a user's mistakes
+        raise UserError("--processes and --steps must be at least 1")
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would report a UserError as a crash
     what = (args.config, args.set, args.device, args.steps)
     try:
         one, several = (in_processes(number, measure, *what)[0] for number in (1, args.processes))
     except ChildFailedError:
-        raise UserError("a process has ended with an error, see above") from None
+        raise UserError("a process failed, see above") from None
     rows = [["processes", "images/s", "relative"], ["1", f"{one.images_per_second:.1f}", "1.00"]]
     relative = several.images_per_second / one.images_per_second
     rows.append([str(args.processes), f"{several.images_per_second:.1f}", f"{relative:.2f}"])
@@ -83,10 +80,10 @@ def main(argv: list[str] | None = None) -> None:
 
 @exit_on_user_error
 def measure(path: str, overrides: list[str], device_name: str, steps: int) -> Measured:
-    """Measures this rank's part of the first stage of a config."""
+    """Measure the first stage of a config on this rank, with the others."""
     with joined_ranks() as ranks:
         device = own_device(device_name, ranks)
-        set_seed(0)  # reading a config makes parts of models
+        set_seed(0)  # loading a config builds parts of models
         with ranks.first_ahead():
             config = load_config(path, overrides).data
         check_shares(config, ranks)
@@ -94,59 +91,52 @@ def measure(path: str, overrides: list[str], device_name: str, steps: int) -> Me
         batch = first_batch(config)
         models = {name: build_model(name, entry, device) for name, entry in config["models"].items()}
         box = make_box(config, models, device, ranks)
-        loop = bare_loop(box, trained_model(models), ranks)
-        gradients = first_gradients(loop, batch)
-        return Measured(gradients, rate(loop, stages_of(config["train"])[0].get("autocast"), steps))
+        box.pre_epoch_process(epoch=1)
+        step = TrainingStep(box, trained_model(models), device, ranks)
+        step.begin_stage()
+        gradients = first_gradients(step, batch)
+        step.autocast = stages_of(config["train"])[0].get("autocast")
+        return Measured(gradients, rate(step, steps))
 
 
 def first_batch(config: dict) -> list:
-    """Reads the first batch of the first stage, the same on all ranks."""
+    """Return the first batch of the first stage, the same on all ranks."""
     loader_config = {**stages_of(config["train"])[0]["train_data_loader"], "requires_supp": True}
     return next(iter(build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, False)))
 
 
-def bare_loop(box: DistillationBox | TrainingBox, trained: nn.Module, ranks: Ranks) -> TrainingLoop:
-    """Returns the loop that trains, without a run folder."""
-    box.pre_epoch_process(epoch=1)
-    loop = TrainingLoop.__new__(TrainingLoop)
-    loop.box, loop.trained, loop.device, loop.ranks, loop.terms = box, trained, box.device, ranks, {}
-    scale_sums(box.criterion, ranks)
-    record_terms(box.criterion, loop.terms)
-    return loop
-
-
-def first_gradients(loop: TrainingLoop, batch: list) -> np.ndarray:
-    """Takes one step with this rank's part of a batch; returns the gradients, (N,), as the optimizer gets them."""
+def first_gradients(step: TrainingStep, batch: list) -> np.ndarray:
+    """Take one step with this rank's part of a batch; return the gradients, (N,), as the optimizer gets them."""
     x, targets, supp_dict = batch
-    x, targets = to_device(part(x, loop.ranks), loop.device), to_device(part(targets, loop.ranks), loop.device)
-    of_each_rank = [module for module in loop.trained.modules() if isinstance(module, OF_EACH_RANK)]
+    of_each_rank = [module for module in step.trained.modules() if isinstance(module, OF_EACH_RANK)]
     for module in of_each_rank:
         module.eval()
-    clip, loop.box.max_grad_norm = loop.box.max_grad_norm, None
+    clip, step.box.max_grad_norm = step.box.max_grad_norm, None
     seen: list[Tensor] = []
-    hook = loop.box.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.extend(gradients_of(optimizer)))
-    with noise_of_the_whole_batch(loop.ranks):
-        loop.take_step(x, targets, supp_dict, None, "the benchmark")
+    hook = step.box.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.extend(gradients_of(optimizer)))
+    with noise_of_the_whole_batch(step.ranks):
+        step.take(part(x, step.ranks), part(targets, step.ranks), supp_dict, "the benchmark")
     hook.remove()
-    loop.box.max_grad_norm = clip
+    step.box.max_grad_norm = clip
     for module in of_each_rank:
         module.train()
     return torch.cat(seen).cpu().numpy()
 
 
 def part(batch: Tensor | dict[str, Tensor], ranks: Ranks) -> Tensor | dict[str, Tensor]:
-    """Returns this rank's part of images or targets."""
+    """Return this rank's part of images or targets."""
     return {key: part(value, ranks) for key, value in batch.items()} if isinstance(batch, dict) else ranks.share(batch)
 
 
 def gradients_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """Return copies of all gradients, flattened."""
     parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
     return (parameter.grad.flatten().clone() for parameter in parameters if parameter.grad is not None)
 
 
 @contextmanager
 def noise_of_the_whole_batch(ranks: Ranks) -> Iterator[None]:
-    """Quantises with noise that one rank would draw for the whole batch, and of which each takes its images' part."""
+    """Quantise with the noise that a single rank would draw for the whole batch; each rank uses its images' part."""
     quantize, generator = EntropyModel.quantize, torch.Generator().manual_seed(0)
 
     def with_common_noise(self: EntropyModel, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
@@ -165,19 +155,17 @@ def noise_of_the_whole_batch(ranks: Ranks) -> Iterator[None]:
         EntropyModel.quantize = quantize
 
 
-def rate(loop: TrainingLoop, autocast: str | None, steps: int) -> float:
-    """Returns the images per second that all ranks train on together."""
-    loader = loop.box.train_data_loader
-    batches = islice(chain.from_iterable(repeat(loader)), WARM_UP + steps)
+def rate(step: TrainingStep, number: int) -> float:
+    """Return the images per second that all ranks train on together, over a number of steps after warm-up."""
+    batches = islice(chain.from_iterable(repeat(step.box.train_data_loader)), WARM_UP + number)
     images, start = 0, 0.0
-    for number, (x, targets, supp_dict) in enumerate(batches):
-        if number == WARM_UP:
+    for index, (x, targets, supp_dict) in enumerate(batches):
+        if index == WARM_UP:
             images, start = 0, time.perf_counter()
-        x, targets = to_device(x, loop.device), to_device(targets, loop.device)
-        loop.take_step(x, targets, supp_dict, autocast, "the benchmark")
+        step.take(x, targets, supp_dict, "the benchmark")
         images += len(x)
-    loop.ranks.wait()
-    return images * loop.ranks.world_size / (time.perf_counter() - start)
+    step.ranks.wait()
+    return images * step.ranks.world_size / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

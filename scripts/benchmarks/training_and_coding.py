@@ -1,11 +1,11 @@
-"""Measures training beside a bare PyTorch loop, what speeds it up, the reading of images, and coding beside codecs.
+"""Time a training step against a bare PyTorch loop, the reading of images, and coding against image codecs.
 
     python scripts/benchmarks/training_and_coding.py --config config/quickstart/phd_resnet.yaml \
         --runs resources/sweeps/quickstart/phd_*/
 
-The sides of a comparison alternate in one process; a table gives the median over the rounds of each side's
-milliseconds, and of its time relative to the first side's in the same round. Both sides of a training step have the
-same teacher head, student, loss, optimizer and images. A single image is encoded and decoded on one core.
+The candidates of a comparison take turns in one process; a table gives each one's median over the rounds, in
+milliseconds and relative to the first candidate in the same round. All training steps use the same teacher head,
+student, loss, optimizer and images. Single images are encoded and decoded on one core.
 """
 
 import argparse
@@ -23,28 +23,35 @@ from torch import nn
 from torch.nn import functional as F
 from torchdistill.core.distillation import DistillationBox
 
+from misc.config import load_config
 from misc.config.entries import build_model, check_teacher
-from misc.config.load import load_config
 from misc.devices import default_device, share_cores, usable_device
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation.codecs import available_settings
 from misc.evaluation.timing import Step, alternate, on_one_core
 from misc.tables import text_table
 from misc.training.checks import stages_of
-from misc.training.loop import TrainingLoop, make_box, record_terms, to_device
 from misc.training.run_folder import load_student
+from misc.training.step import TrainingStep, make_box, to_device
 
 TORCHDISTILL, BARE = "through torchdistill", "bare loop"
-CODECS = {"JPEG": 20, "WebP": 5}  # at qualities near the students' accuracies
+CODECS = {"JPEG": 20, "WebP": 5}  # qualities at which accuracy is near the students'
 
 
 def get_argparser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add("--config", required=True, action="append", metavar="FILE", help="of plain head distillation; several may be")
-    add("--runs", type=Path, nargs="*", default=[], metavar="RUN", help="run folders of students, to encode and decode")
-    add("--rounds", type=int, default=30, help="after five that warm up (default: %(default)s)")
+    add("--config", required=True, action="append", metavar="FILE", help="of plain head distillation; repeatable")
+    add(
+        "--runs",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="RUN",
+        help="run folders of students to time",
+    )
+    add("--rounds", type=int, default=30, help="to time, after five for warm-up (default: %(default)s)")
     add("--compile", action="store_true", help="also measure torch.compile, which takes minutes to warm up")
     add("--device", default=default_device(), help="of training (default: %(default)s)")
     return parser
@@ -76,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def table(times: Mapping[str, list[float]]) -> list[list[str]]:
-    """Returns header and a row per side: median milliseconds, and median ratio to the first side."""
+    """Return a header and one row per candidate: median milliseconds, and median ratio to the first candidate."""
     first = next(iter(times.values()))
     rows = [["", "ms", "relative"]]
     for name, own in times.items():
@@ -91,7 +98,7 @@ def table(times: Mapping[str, list[float]]) -> list[list[str]]:
 
 
 def training_steps(config: dict, models: dict, box: DistillationBox, batches: list, compiled: bool) -> dict[str, Step]:
-    """Returns one optimisation step in each of several forms, each with models of its own, on the batches in turn."""
+    """Return one optimisation step in several forms, each with its own copy of the models, on the batches in turn."""
     stage, device = stages_of(config["train"])[0], box.device
     autocast = stage.get("autocast")
     other = None if autocast else "bfloat16"
@@ -107,23 +114,17 @@ def training_steps(config: dict, models: dict, box: DistillationBox, batches: li
 
 
 def through_torchdistill(box: DistillationBox, autocast: str | None) -> Callable[[list], None]:
-    """Returns the step that training takes."""
+    """Return the step that training takes."""
     box.pre_epoch_process(epoch=1)
-    loop = TrainingLoop.__new__(TrainingLoop)  # without a run folder and its events
-    loop.box, loop.trained, loop.device, loop.terms = box, box.org_student_model, box.device, {}
-    record_terms(box.criterion, loop.terms)
-
-    def step(batch: list) -> None:
-        x, targets, supp_dict = batch
-        loop.take_step(to_device(x, box.device), targets, supp_dict, autocast, "the benchmark")
-
-    return step
+    step = TrainingStep(box, box.org_student_model, box.device)
+    step.begin_stage(autocast)
+    return lambda batch: step.take(*batch, "the benchmark")
 
 
 def bare(
     stage: dict, models: dict, device: torch.device, autocast: str | None, compiled: bool = False
 ) -> Callable[[list], None]:
-    """Returns the same step written out."""
+    """Return the same step in plain PyTorch."""
     teacher, student = models["teacher_model"].eval(), models["student_model"].train()
     trained = [part for name, part in student.named_children() if name != "tail"]
     parameters = [parameter for part in trained for parameter in part.parameters()]
@@ -143,7 +144,7 @@ def bare(
             y_hat, likelihoods = student.entropy_model.estimate(encoder(x))
             bits = -sum(torch.log2(likelihood).sum() for likelihood in likelihoods.values())
             loss = F.mse_loss(decoder(y_hat), h, reduction="sum") + lmbda * bits
-        loss.item()  # training reads it too, to stop where it is not finite
+        loss.item()  # as training does, to check that it is finite
         student.aux_loss().backward()
         loss.backward()
         if clip:
@@ -155,10 +156,10 @@ def bare(
 
 
 def images_per_second(loader: torch.utils.data.DataLoader) -> float:
-    """Returns how fast a whole epoch can be read, without anything else."""
+    """Return how fast a loader reads an epoch, without any training."""
     images, start = 0, None
     for x, *_ in loader:
-        start = start or time.perf_counter()  # the first batch waits for the processes to begin
+        start = start or time.perf_counter()  # the first batch includes the start of the workers
         images += len(x)
     return (images - len(x)) / (time.perf_counter() - start)
 
@@ -169,7 +170,7 @@ def images_per_second(loader: torch.utils.data.DataLoader) -> float:
 
 
 def coding_steps(run: Path) -> dict[str, Step]:
-    """Returns encoding and decoding of single images by a run's student, and the same by codecs."""
+    """Return encoding and decoding of single images, by a run's student and by codecs."""
     student, config = load_student(run, torch.device("cpu"))
     images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
     pictures = [images.loader(path) for path, _ in images.samples[:: len(images) // 20]]

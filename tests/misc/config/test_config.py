@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from misc.config.compose import _CONSTRUCTORS
-from misc.config.load import compose_config, load_config
+from misc.config import compose_config, load_config
 from misc.config.nodes import TEXT_TAGS
-from misc.config.schema import _LIST_TAGS, _MAPPING_TAGS
+from misc.config.reading import CONSTRUCTORS
+from misc.config.schema import LIST_TAGS, MAPPING_TAGS
 from misc.errors import UserError
 from misc.files import ROOT
 
@@ -154,7 +154,7 @@ def test_a_leaf_may_be_a_base_and_hands_its_anchors_on(write, base, tmp_path):
 
 def test_leaves_that_build_on_each_other_are_refused(write, tmp_path):
     (tmp_path / "middle.yaml").write_text("base: leaf.yaml\n")
-    assert "leaf.yaml is, in the end, its own base" in error_of(write("base: middle.yaml\n"))
+    assert "leaf.yaml is, directly or indirectly, its own base" in error_of(write("base: middle.yaml\n"))
 
 
 def test_scalar_in_two_bases_names_both_places(write, base):
@@ -272,7 +272,7 @@ def test_global_full_loader_is_left_alone(base):
 
 
 def test_every_tag_has_a_form_and_a_constructor():
-    assert set(_CONSTRUCTORS) == TEXT_TAGS | _LIST_TAGS | set(_MAPPING_TAGS)
+    assert set(CONSTRUCTORS) == TEXT_TAGS | LIST_TAGS | set(MAPPING_TAGS)
 
 
 # Overrides that do not fit -------------------------------------------------------------------------------------------
@@ -498,7 +498,7 @@ def test_missing_base(write, tmp_path):
         ("base: base.yaml\nset: 5\n", "{path}:2: set: must be a mapping of paths to values, not '5' (int)"),
         ("base: base.yaml\nsett: {}\n", "{path}:2: sett: a config with a base holds only 'base' and 'set'; did you"),
         ("set: {a: 1}\n", "names none under 'base'"),
-        ("base: leaf.yaml\n", "leaf.yaml is, in the end, its own base"),
+        ("base: leaf.yaml\n", "leaf.yaml is, directly or indirectly, its own base"),
     ],
 )
 def test_malformed_file(write, base, text, cause):

@@ -29,7 +29,7 @@ from misc.evaluation.accuracy import test_classifier as classify
 from misc.evaluation.accuracy import validate
 from misc.evaluation.evaluate import test_student as send
 from misc.files import ROOT
-from misc.training.loop import TrainingLoop
+from misc.training.step import TrainingStep
 from model.decoder import ResNetDecoder
 from model.encoder import ResidualEncoder
 from model.entropy import FactorizedPrior
@@ -59,7 +59,7 @@ def test_shares_are_all_and_nobody_elses_and_the_first_has_one():
 
 def test_a_rank_alone_is_asked_for_nothing():
     assert ALONE.sum([1, 2.5]) == ALONE.mean([1, 2.5]) == [1, 2.5]
-    assert ALONE.gather(["a"]) == ["a"] and ALONE.from_first(lambda: 3) == 3 and ALONE.seed(7) == 7
+    assert ALONE.gather(["a"]) == ["a"] and ALONE.from_first(lambda: 3) == 3 and ALONE.own_seed(7) == 7
     config = {"kwargs": {"batch_size": 5}}
     assert shared(config, PartOfEachBatch, ALONE) is config
 
@@ -97,13 +97,13 @@ def test_losses_say_what_they_are_or_are_refused():
     assert {reduction_of(term) for term in sums} == {"sum"} and {reduction_of(term) for term in means} == {"mean"}
     for term in (SPKDLoss("a", "b", "batchmean"), nn.CrossEntropyLoss(torch.ones(3)), nn.MSELoss(reduction="none")):
         criterion = SimpleNamespace(term_dict={"mine": (term, 1.0)}, model_loss_factor=None)
-        with pytest.raises(UserError, match=r"stage 1: mine .* is no plain sum or mean"):
+        with pytest.raises(UserError, match=r"stage 1: mine .* is not a plain sum or mean"):
             check_terms("stage 1", criterion)
 
 
 def epochs(ranks: Ranks) -> tuple[list, list, list, float]:
     """Reads two training epochs and an evaluation; returns their indices, and a random number."""
-    torch.manual_seed(ranks.seed(0))
+    torch.manual_seed(ranks.own_seed(0))
     images = list(range(14))
     kwargs = {"kwargs": {"batch_size": 4, "drop_last": True}, "sampler": {"class_or_func": RandomSampler}}
     training = build_data_loader(images, shared(kwargs, PartOfEachBatch, ranks), distributed=False)
@@ -152,12 +152,12 @@ def test_an_odd_number_of_images_gives_one_ranks_numbers(student, batch_size):
     assert first[0] == pytest.approx(one[0], rel=1e-12)
 
 
-def equalised(ranks: Ranks, student: SplitClassifier) -> list[torch.Tensor]:
+def broadcast(ranks: Ranks, student: SplitClassifier) -> list[torch.Tensor]:
     torch.manual_seed(ranks.rank)
     with torch.no_grad():
         for tensor in student.state_dict().values():
             tensor += ranks.rank
-    ranks.equalise(student, nn.Sequential(student.encoder, adaptation := nn.Conv2d(2, 2, 1)))
+    ranks.broadcast(student, nn.Sequential(student.encoder, adaptation := nn.Conv2d(2, 2, 1)))
     parts = ranks.gather([float(adaptation.weight.detach().sum())])
     assert parts[0] == parts[1]
     return [tensor.numpy() for tensor in student.state_dict().values()]
@@ -165,7 +165,7 @@ def equalised(ranks: Ranks, student: SplitClassifier) -> list[torch.Tensor]:
 
 def test_models_become_the_first_ranks(student):
     wanted = [tensor.clone().numpy() for tensor in student.state_dict().values()]
-    for state in on_two(equalised, student):
+    for state in on_two(broadcast, student):
         assert all((tensor == other).all() for tensor, other in zip(state, wanted, strict=True))
 
 
@@ -176,7 +176,7 @@ def test_who_is_not_numbered_is_alone(monkeypatch):
         assert ranks is ALONE
 
 
-ORPHAN = "import os; from misc.distributed.ranks import _end_with; print(flush=True); _end_with(os.getppid())"
+ORPHAN = "import os; from misc.distributed.ranks import exit_with_parent as end; print(flush=True); end(os.getppid())"
 PARENT = f"""
 import subprocess, sys
 subprocess.Popen([sys.executable, "-c", {ORPHAN!r}], stdout=subprocess.PIPE).stdout.readline()
@@ -189,10 +189,11 @@ def test_a_rank_ends_with_the_process_that_started_it():
 
 
 def step(ranks: Ranks) -> None:
-    loop = TrainingLoop.__new__(TrainingLoop)
     loss = torch.tensor(float("nan") if ranks.rank else 1.0)
-    loop.box, loop.ranks, loop.terms = SimpleNamespace(forward_process=lambda *_: loss), ranks, {"rate": float(loss)}
-    loop.take_step(torch.zeros(1), None, {}, None, "stage 1, epoch 1, step 1")
+    box = SimpleNamespace(forward_process=lambda *_: loss)
+    one = TrainingStep(box, nn.Identity(), CPU, ranks)
+    one.loss_terms["rate"] = float(loss)
+    one.take(torch.zeros(1), torch.zeros(1), {}, "stage 1, epoch 1, step 1")
 
 
 def user_error(ranks: Ranks) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: whole, the one before kept, damage seen, nothing executed."""
 
+import hashlib
 import os
 import random
 
@@ -40,7 +41,7 @@ def test_a_damaged_one_is_named_and_the_one_before_it_used(tmp_path, capsys, pos
     content[position] ^= 1
     path.write_bytes(content)
     assert read_checkpoint(tmp_path)["number"] == 0
-    assert capsys.readouterr().out == f"{path} is damaged: the one before it is tried\n"
+    assert capsys.readouterr().out == f"{path} is damaged: trying the previous checkpoint\n"
     (tmp_path / NAMES[2]).write_bytes(b"")
     with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
         read_checkpoint(tmp_path)
@@ -53,7 +54,7 @@ def test_a_full_disk_leaves_the_last_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
-    with pytest.raises(UserError, match=r"No space left on device.* go on with --resume"):
+    with pytest.raises(UserError, match=r"No space left on device.* repeat the command with --resume"):
         save_checkpoint(tmp_path, {"number": 1})
     assert read_checkpoint(tmp_path) == {"number": 0}
 
@@ -92,7 +93,7 @@ class Planted:
 def test_a_planted_object_is_not_executed(tmp_path):
     torch.save({"x": Planted(str(tmp_path / "run"))}, tmp_path / "planted.pt")
     body = (tmp_path / "planted.pt").read_bytes()
-    (tmp_path / NAMES[1]).write_bytes(checkpoint.hashlib.sha256(body).digest() + body)
+    (tmp_path / NAMES[1]).write_bytes(body + hashlib.sha256(body).digest())
     with pytest.raises(UserError, match="holds more than tensors and plain values"):
         read_checkpoint(tmp_path)
     assert not (tmp_path / "run").exists()

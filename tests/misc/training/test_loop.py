@@ -6,7 +6,7 @@ from torchdistill.losses.high_level import WeightedSumLoss
 
 from misc.errors import UserError
 from misc.training.checks import check_schedule, plan_schedules, stages_of
-from misc.training.loop import freeze_statistics, record_terms, to_device
+from misc.training.step import freeze_statistics, record_terms, to_device
 
 
 def test_frozen_batch_statistics_do_not_move_and_others_do():
