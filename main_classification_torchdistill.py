@@ -15,7 +15,7 @@ from misc.config.nodes import Mode
 from misc.devices import default_device, share_cores
 from misc.distributed.ranks import Ranks, joined_ranks, own_device, where
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation.evaluate import test
+from misc.evaluation.evaluate import evaluate
 from misc.files import locked
 from misc.training.checkpoint import find_checkpoint, from_where
 from misc.training.checks import check_shares, check_tails, check_training
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, run_dir: Path, ranks: Ranks) -> None:
         print(f"Training on {where(device, ranks)} in {run_dir}{from_where(checkpoint)}", flush=True)
         weights = train(config.data, models, device, run_dir, checkpoint, ranks, **origin)
         print(f"Weights: {weights}")
-    test(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin}, ranks)
+    evaluate(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin}, ranks)
 
 
 def mode_of(args: argparse.Namespace, ranks: Ranks) -> Mode:

@@ -9,7 +9,7 @@ import torch
 
 from misc.errors import UserError
 from misc.evaluation.curves import LEAST_OVERLAP, Point, bd_rate, bytes_at
-from misc.evaluation.evaluate import test_loader
+from misc.evaluation.evaluate import evaluation_loader
 from misc.progress import progress_bar
 from misc.reports import page, plots
 from misc.reports.link import BANDWIDTHS, Route
@@ -55,7 +55,7 @@ def route_of(row: Row) -> Route:
 def spending(run: Path) -> dict[str, bytes]:
     """Returns the pictures of what the student of a run folder sends: how much by image, and for which positions."""
     student, config = load_student(run, torch.device("cpu"))
-    loader = test_loader(config)
+    loader = evaluation_loader(config)
     num_bytes = []
     with torch.inference_mode(), progress_bar(None, "sizes", len(loader.dataset)) as bar:
         for x, *_ in loader:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from misc.devices import default_device, usable_device
-from misc.evaluation.evaluate import test_loader
+from misc.evaluation.evaluate import evaluation_loader
 from misc.evaluation.timing import latencies_in_turn, latency
 from misc.files import write_atomically
 from misc.sweeps.plan import Run
@@ -41,7 +41,7 @@ def is_timed(run: Run) -> bool:
 
 def latency_of(run: Run, device: torch.device) -> dict[str, float]:
     student, config = load_student(run.folder, device)
-    return latency(student, test_loader(config), device)
+    return latency(student, evaluation_loader(config), device)
 
 
 def log_of(run: Run) -> Path:
