@@ -61,7 +61,8 @@ def test_the_bd_rate_is_that_of_the_bjontegaard_package(anchor, points):
 def test_between_points_the_cubic_has_pchips_slopes():
     # Logarithms to base 2 over top-1 rise by 1 over 10 points, then by 2 over 4. Fritsch and Butland's slope in the
     # middle is the weighted harmonic mean 42 / (18 / 0.1 + 24 / 0.5); the one-sided slope at the end is
-    # ((2 * 4 + 10) * 0.5 - 4 * 0.1) / 14. Half way, Hermite's cubic is the mean of the ends plus 4 / 8 of the difference.
+    # ((2 * 4 + 10) * 0.5 - 4 * 0.1) / 14. Half way, Hermite's cubic is the mean of the ends plus 4 / 8 of the slopes'
+    # difference.
     middle, end = 42 / 228, 8.6 / 14
     curve = [Point(100, 50), Point(200, 60), Point(800, 64)]
     assert bytes_at(curve, 62) == pytest.approx(100 * 2 ** (2 + 0.5 * (middle - end)))
