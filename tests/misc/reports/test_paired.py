@@ -38,7 +38,7 @@ def beginnings(seeds: int) -> list[SweepRow]:
 
 
 def curve(seeds: int, shift: float = 0.0) -> dict[tuple[float, int], Point]:
-    """Returns two points per seed: every seed has curves of its own."""
+    """Return two points per seed: every seed has curves of its own."""
     points = {}
     for seed in range(seeds):
         points[0.1, seed] = Point(200 + 10 * seed, 64 + seed**2 + shift)

@@ -21,7 +21,7 @@ POINTS = [
 
 
 def results_of(top1: float, sent_kb: float = 0.0625, teacher: float = 95.0, images: int = 10) -> dict:
-    """Returns what a test writes for a student; its strings are half of what is sent."""
+    """Return what a test writes for a student; its strings are half of what is sent."""
     student = {
         "images": images,
         "top1": top1,
@@ -46,7 +46,7 @@ def results_of(top1: float, sent_kb: float = 0.0625, teacher: float = 95.0, imag
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """Writes a run folder and returns it."""
+    """Write a run folder and return it."""
 
     def write(name: str, *args, **kwargs) -> Path:
         path = tmp_path / "runs" / name / "test.json"
@@ -128,7 +128,7 @@ def test_results_without_a_part_are_refused(run_dir, part):
 
 
 class Page(HTMLParser):
-    """Collects images, links to elsewhere, text and unclosed elements of a page."""
+    """The images, text and unclosed elements of a page that has no scripts or links to other files."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
