@@ -16,7 +16,7 @@ from misc.config.nodes import Mode
 from misc.devices import default_device, share_cores
 from misc.distributed.ranks import Ranks, joined_ranks, own_device
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation.evaluate import test as evaluate
+from misc.evaluation.evaluate import evaluate
 from misc.training.checks import check_shares, check_tails
 from misc.training.dry_run import try_out
 from misc.training.run_folder import default_run_dir, lock_run, provenance

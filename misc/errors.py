@@ -3,7 +3,7 @@
 import difflib
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -31,6 +31,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns `"; the nearest there is 'x'"`, of the first 10,000 choices, or `"; there is none"`."""
     near = difflib.get_close_matches(name, islice(choices, 10_000), n=1, cutoff=0)
     return f"; the nearest there is '{near[0]}'" if near else "; there is none"
+
+
+def first_few(items: Sequence[object], limit: int = 3) -> str:
+    """Return the first items, `"a, b, c"`, with `", ..."` where there are more."""
+    return ", ".join(map(str, items[:limit])) + (", ..." if len(items) > limit else "")
 
 
 def exit_on_user_error(main: Callable[..., T]) -> Callable[..., T]:

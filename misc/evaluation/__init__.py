@@ -1,1 +1,1 @@
-"""Accuracy, rate and time: of students through real bytes, and of image codecs."""
+"""Accuracy, rate and latency of students, through real bitstreams, and of image codecs."""

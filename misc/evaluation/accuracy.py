@@ -1,6 +1,6 @@
-"""Accuracy, through rounding while training and through real bytes in the test.
+"""Top-1 and top-5 accuracy of classifiers and students, and the rate that the likelihoods estimate.
 
-Where ranks share the images, each goes through its loader's part, and all get the results of the whole.
+Several ranks may share the images: each evaluates its loader's part, and all return the results over the whole set.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ KILOBYTE = 1024  # as in the paper's code
 
 @torch.inference_mode()
 def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE) -> dict[str, float]:
-    """Returns top-1 in percent and, for a split classifier, the bits per image that its likelihoods estimate."""
+    """Return top-1 in percent and, for a split classifier, the bits per image that its likelihoods estimate."""
     model.eval()
     correct = images = bits = 0.0
     for x, targets, *_ in loader:
@@ -37,44 +37,46 @@ def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: 
 
 
 def estimate(student: SplitClassifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns logits (B, K) and the bits (B,) that the likelihoods of the rounded latents promise."""
+    """Return logits (B, K), and the bits (B,) that the likelihoods of the rounded latents estimate."""
     y_hat, likelihoods = student.entropy_model.estimate(student.encoder(x))
     bits = -sum(torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values())
     return student.tail(student.decoder(y_hat)), bits
 
 
 def labels_of(targets: Tensor | dict) -> Tensor:
-    """Returns the labels of a batch, also of a data set that gives labels with maps."""
+    """Return the labels of a batch; a data set with saliency maps has them under "label"."""
     return targets["label"] if isinstance(targets, dict) else targets
 
 
 @dataclass
 class Accuracy:
-    """Counts top-1 and top-5 hits (top-K for fewer than five classes)."""
+    """Counts of top-1 and top-5 hits; with K < 5 classes, top-5 is top-K."""
 
     images: int = 0
     top1: int = 0
     top5: int = 0
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch: logits (B, K), labels (B,)."""
         ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         self.images += len(labels)
         self.top1 += int(ranked[:, 0].sum())
         self.top5 += int(ranked.any(1).sum())
 
     def of_all(self, ranks: Ranks) -> "Accuracy":
-        """Returns the counts of all ranks together."""
+        """Return the counts summed over all ranks."""
         return Accuracy(*map(int, ranks.sum([self.images, self.top1, self.top5])))
 
     def percent(self) -> tuple[float, float]:
+        """Return top-1 and top-5."""
         return 100 * self.top1 / self.images, 100 * self.top5 / self.images
 
 
 @torch.inference_mode()
-def test_classifier(
+def evaluate_classifier(
     model: nn.Module, loader: DataLoader, device: torch.device, description: str, ranks: Ranks = ALONE
 ) -> dict[str, float]:
-    """Returns top-1 and top-5 in percent of an uncut or cut classifier."""
+    """Return images, their number, and top1 and top5, in percent, of a classifier."""
     model.eval()
     accuracy = Accuracy()
     with progress_bar(None, description, len(loader.dataset)) as bar:

@@ -1,4 +1,4 @@
-"""The table of image codecs: written by scripts/evaluate_codecs.py, read by the reports."""
+"""Table of image codecs, written by scripts/evaluate_codecs.py and read by the reports."""
 
 import csv
 import io
@@ -11,24 +11,24 @@ from misc.evaluation.curves import Point, bytes_at, frontier
 from misc.files import write_atomically
 
 _REMEDY = "make it with `python scripts/evaluate_codecs.py`"
-_TEACHERS_MARGIN = 0.2  # points of top-1
+_TEACHER_MARGIN = 0.2  # points of top-1: two devices may classify an image or two differently
 
 
 class CodecPoint(NamedTuple):
-    """A codec at one quality, over a data set: one row of a codec file.
+    """One row of a codec file: a codec at one quality, over a data set.
 
     Attributes:
-        codec: its name.
-        quality: the encoder's.
-        bytes_per_image: mean size: of the files, headers included, or of a learned codec's strings.
+        codec: name of the codec.
+        quality: quality setting of its encoder.
+        bytes_per_image: mean size of the files, headers included; of a learned codec, of its strings.
         kb_per_image: the same in kB of 1024 bytes.
         bpp: bits per pixel of the classifier's input, as in a student's test.
-        top1: of the teacher on the decoded images, percent.
-        top5: percent.
-        teacher_top1: of the teacher on the images as they are, percent.
-        images: how many.
-        encode_ms: from the image to the file, median over single images.
-        decode_ms: from the file to the classifier's logits, likewise.
+        top1: top-1 of the teacher on the decoded images, percent.
+        top5: top-5 of the teacher on the decoded images, percent.
+        teacher_top1: top-1 of the teacher on the original images, percent.
+        images: number of images.
+        encode_ms: time from the image to the file, median over single images.
+        decode_ms: time from the file to the classifier's logits, median over single images.
     """
 
     codec: str
@@ -45,21 +45,21 @@ class CodecPoint(NamedTuple):
 
 
 def bytes_for_accuracy(points: Sequence[CodecPoint], top1: float) -> float | None:
-    """Returns the fewest bytes per image at which one codec reaches an accuracy; None if it never does.
+    """Return the fewest bytes per image at which one codec reaches an accuracy; None if it never does.
 
-    Read from the curve by `bytes_at`; below its first point, that point's bytes count, as the codec writes nothing
-    smaller.
+    Interpolate by `bytes_at`; below the first point of the curve, return that point's bytes, as the codec has no
+    lower setting.
 
     Args:
-        points: of one codec, in any order.
-        top1: the accuracy, percent.
+        points: all of one codec, in any order.
+        top1: accuracy in percent.
     """
     curve = [Point(point.bytes_per_image, point.top1) for point in points]
     return bytes_at(curve, max(top1, frontier(curve)[0].top1)) if curve else None
 
 
 def write_points(path: str | Path, points: Sequence[CodecPoint]) -> None:
-    """Writes a codec file: CSV, one row per point."""
+    """Write a codec file: CSV with one row per point."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CodecPoint._fields)
@@ -68,7 +68,7 @@ def write_points(path: str | Path, points: Sequence[CodecPoint]) -> None:
 
 
 def read_points(path: str | Path) -> list[CodecPoint]:
-    """Reads a codec file.
+    """Read a codec file.
 
     Raises:
         UserError: no such file, or not one that `write_points` wrote.
@@ -89,28 +89,42 @@ def read_points(path: str | Path) -> list[CodecPoint]:
 
 
 def check_same_test(points: Sequence[CodecPoint], teacher_top1: float, images: int) -> None:
-    """Checks that codecs were measured in front of the teacher, and on as many images, as the students beside them.
+    """Check that the codecs were evaluated with the students' teacher and on as many images.
 
     Args:
-        points: of all codecs.
-        teacher_top1: of the students' teacher, percent. Another device may see an image or two in another way.
-        images: on which the students were tested.
+        points: all codecs.
+        teacher_top1: top-1 of the students' teacher, percent.
+        images: number of images the students were tested on.
 
     Raises:
-        UserError: another teacher or another number of images.
+        UserError: the teachers or the numbers of images differ.
     """
     for point in points:
-        if abs(point.teacher_top1 - teacher_top1) > _TEACHERS_MARGIN or point.images != images:
+        if abs(point.teacher_top1 - teacher_top1) > _TEACHER_MARGIN or point.images != images:
             raise UserError(
-                f"the codecs were measured with a teacher of {point.teacher_top1:.2f} % top-1 on {point.images} "
-                f"images, the students with one of {teacher_top1:.2f} % on {images}: measure both with the same, "
-                "scripts/evaluate_codecs.py takes a student's --config"
+                f"the codecs were evaluated with a teacher of {point.teacher_top1:.2f} % top-1 on {point.images} "
+                f"images, the students with one of {teacher_top1:.2f} % on {images}: evaluate both with the same "
+                "(scripts/evaluate_codecs.py takes a student's --config)"
             )
 
 
 def by_codec(points: Sequence[CodecPoint]) -> dict[str, list[CodecPoint]]:
-    """Returns the points of each codec, in the order in which the codecs first appear."""
+    """Return the points of each codec; codecs keep the order of their first point."""
     curves: dict[str, list[CodecPoint]] = {}
     for point in points:
         curves.setdefault(point.codec, []).append(point)
     return curves
+
+
+def summary(points: Sequence[CodecPoint]) -> str:
+    """Return one line per codec: the ends of its curve."""
+    curves = by_codec(points)
+    width = max(map(len, curves))
+    lines = []
+    for name, curve in curves.items():
+        first, last = curve[0], curve[-1]
+        lines.append(
+            f"  {name:<{width}}  {first.bytes_per_image:6,.0f} to {last.bytes_per_image:6,.0f} bytes/image, "
+            f"top-1 {first.top1:5.2f} to {last.top1:5.2f} %  (quality {first.quality} to {last.quality})"
+        )
+    return "\n".join(lines)

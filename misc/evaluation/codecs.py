@@ -1,7 +1,7 @@
-"""Image codecs as reference: Pillow's lossy formats and CompressAI's pretrained models, each at several qualities.
+"""Image codecs as baselines: Pillow's lossy formats and CompressAI's pretrained models, each at several qualities.
 
-A codec that is not to be had, since Pillow was built without it or its weights cannot be loaded, is left out with a
-line that says so. What a codec costs at each quality, and what a classifier makes of it, are the points of its curve.
+A codec that Pillow was built without, or whose weights cannot be loaded, is skipped with a message. The rate of a codec
+at each quality, and the accuracy of a classifier on the decoded images, are the points of its curve.
 """
 
 import io
@@ -22,21 +22,21 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype, to_pil
 
 from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError, did_you_mean
-from misc.evaluation.accuracy import KILOBYTE, Accuracy, test_classifier
+from misc.evaluation.accuracy import KILOBYTE, Accuracy, evaluate_classifier
 from misc.evaluation.codec_table import CodecPoint
 from misc.evaluation.timing import TIMED_IMAGES, latencies, latencies_in_turn
 from misc.progress import progress_bar
 
 
 class Stream(NamedTuple):
-    """An image as its codec stores it, and what of that counts, in bytes."""
+    """An encoded image, and its number of bytes that count as rate."""
 
     num_bytes: int
     content: object
 
 
 class Coded(NamedTuple):
-    """What an RGB image costs, in bytes, and what is left of it."""
+    """A decoded RGB image, and its number of bytes."""
 
     num_bytes: int
     image: Image.Image
@@ -51,17 +51,17 @@ class Setting(NamedTuple):
     decode: Callable[[object], Image.Image]
 
     def round_trip(self, image: Image.Image) -> Coded:
-        """Encodes an RGB image and decodes it."""
+        """Encode an RGB image and decode it."""
         stream = self.encode(image)
         return Coded(stream.num_bytes, self.decode(stream.content))
 
 
 class UnavailableError(Exception):
-    """A codec that cannot be used here, and why."""
+    """A codec cannot be used here; the message says why."""
 
 
 def pillow_format(name: str, qualities: Sequence[int], **options: object) -> list[Setting]:
-    """Returns the settings of one of Pillow's formats; `options` are those of its `Image.save`."""
+    """Return the settings of one of Pillow's formats; `options` go to `Image.save`."""
     Image.init()
     if name.upper() not in Image.SAVE:
         raise UnavailableError(f"Pillow {PIL.__version__} was built without it; 11.3 and later have it")
@@ -72,7 +72,7 @@ def pillow_format(name: str, qualities: Sequence[int], **options: object) -> lis
 
 
 def compressai_model(name: str, qualities: Sequence[int]) -> list[Setting]:
-    """Returns the settings of one of CompressAI's models with its pretrained weights, trained for MSE."""
+    """Return the settings of one of CompressAI's models, with weights pretrained for MSE."""
     try:
         models = [image_models[name](quality, pretrained=True, progress=False).eval() for quality in qualities]
     except (OSError, RuntimeError) as error:
@@ -85,13 +85,13 @@ def compressai_model(name: str, qualities: Sequence[int]) -> list[Setting]:
     ]
 
 
-# The first quality of a format is the least that its encoder has. 75 is that of Tiny ImageNet's files:
-# at none other does JPEG write them again with next to no loss.
+# Each format starts at its encoder's lowest quality. Tiny ImageNet's files are JPEGs of quality 75, at which alone
+# re-encoding them is almost lossless.
 JPEG_QUALITIES = (1, 2, 3, 5, 8, 12, 20, 35, 60, 75, 90, 97)
 CODECS: dict[str, Callable[[], list[Setting]]] = {
     "JPEG": partial(pillow_format, "JPEG", JPEG_QUALITIES, subsampling="4:2:0", optimize=True),
     "WebP": partial(pillow_format, "WebP", (0, 1, 2, 5, 10, 20, 40, 60, 80, 93), method=6),
-    # A slower speed than Pillow's takes ten times as long; it saves nothing at 64 x 64 and 3 % at 256 x 171.
+    # Slower speeds than Pillow's default take ten times as long and save nothing at 64 x 64, 3 % at 256 x 171.
     "AVIF": partial(pillow_format, "AVIF", (0, 5, 10, 20, 30, 40, 50, 60, 75, 90, 97), max_threads=1),
     "bmshj2018-factorized": partial(compressai_model, "bmshj2018-factorized", (1, 2, 3, 4, 6, 8)),
     "mbt2018-mean": partial(compressai_model, "mbt2018-mean", (1, 2, 3, 4, 6, 8)),
@@ -100,10 +100,10 @@ CODECS: dict[str, Callable[[], list[Setting]]] = {
 
 
 def available_settings(names: Sequence[str]) -> list[Setting]:
-    """Returns all qualities of the named codecs; prints a line for each codec that cannot be used here.
+    """Return all settings of the named codecs; print a line for each codec that cannot be used here.
 
     Raises:
-        UserError: no such codec, or none of them can be used.
+        UserError: an unknown codec, or none that can be used.
     """
     settings = []
     for name in names:
@@ -119,26 +119,26 @@ def available_settings(names: Sequence[str]) -> list[Setting]:
 
 
 def to_file(name: str, options: dict[str, object], image: Image.Image) -> Stream:
-    """Codes an image as a file of one of Pillow's formats; the whole file counts, since its headers travel too."""
+    """Encode an image as a file of one of Pillow's formats; the whole file counts, as its headers are sent too."""
     pixels = image.copy()
-    pixels.info = {}  # comments and colour profiles of the source would be written again and count as payload
+    pixels.info = {}  # Pillow would copy comments and colour profiles of the source, which would count as rate
     file = io.BytesIO()
     pixels.save(file, name, **options)
     return Stream(file.tell(), file.getvalue())
 
 
 def from_file(content: bytes) -> Image.Image:
-    """Decodes a file of one of Pillow's formats as RGB."""
+    """Decode a file of one of Pillow's formats to RGB."""
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
 @torch.inference_mode()
 def to_strings(model: CompressionModel, image: Image.Image) -> Stream:
-    """Codes an image with one of CompressAI's models; its strings count, and no header, as it has no file format.
+    """Encode an image with one of CompressAI's models; the strings alone count, as there is no file format.
 
     Args:
-        model: takes images (B, 3, H, W) in [0, 1], H and W multiples of its downsampling factor, to which the image is
-            padded with its own edge; what is decoded is cropped again.
+        model: takes images (B, 3, H, W) in [0, 1] with H and W multiples of its downsampling factor, to which the image
+            is padded by repeating its border; `from_strings` crops it again.
         image: RGB.
     """
     margins, crop = compute_padding(image.height, image.width, min_div=model.downsampling_factor)
@@ -150,17 +150,16 @@ def to_strings(model: CompressionModel, image: Image.Image) -> Stream:
 
 @torch.inference_mode()
 def from_strings(model: CompressionModel, content: tuple[dict, tuple[int, ...]]) -> Image.Image:
-    """Decodes what `to_strings` made with the same model."""
+    """Decode the content of a stream that `to_strings` returned for the same model."""
     coded, crop = content
     x_hat = pad(model.decompress(**coded)["x_hat"], crop)[0].clamp(0, 1)
     return to_pil_image(to_dtype(x_hat, torch.uint8, scale=True))
 
 
 class CodedImages(Dataset):
-    """An ImageFolder's images after a round trip through every setting.
+    """An ImageFolder's images after a round trip through each of S settings.
 
-    An item is (x, label, sizes): x (S, 3, H, W), transformed as the folder transforms its images; sizes (S,), what they
-    cost in bytes; S runs over the settings.
+    An item is (x, label, sizes): x (S, 3, H, W) is transformed by the folder's transform; sizes (S,) are in bytes.
     """
 
     def __init__(self, images: ImageFolder, settings: Sequence[Setting]) -> None:
@@ -178,15 +177,21 @@ class CodedImages(Dataset):
         return x, label, torch.tensor([one.num_bytes for one in coded])
 
 
-BATCH = 8  # images, each of them in every setting
+BATCH = 8  # images, each in every setting
 
 
 @torch.inference_mode()
-def evaluate(
+def evaluate_codecs(
     teacher: nn.Module, images: ImageFolder, settings: list[Setting], device: torch.device, num_workers: int
 ) -> list[CodecPoint]:
-    """Returns a point per codec and quality, in the order of the settings."""
-    original = test_classifier(teacher, DataLoader(images, BATCH, num_workers=num_workers), device, "originals")
+    """Return the point of each setting, in the order of the settings.
+
+    Args:
+        teacher: classifies the decoded images; in eval mode, on `device`.
+        images: with the transform of the teacher's input.
+        num_workers: processes that encode and decode.
+    """
+    original = evaluate_classifier(teacher, DataLoader(images, BATCH, num_workers=num_workers), device, "originals")
     accuracies = [Accuracy() for _ in settings]
     num_bytes = torch.zeros(len(settings), dtype=torch.int64)
     loader = DataLoader(CodedImages(images, settings), BATCH, num_workers=num_workers)
@@ -199,10 +204,10 @@ def evaluate(
             bar.update(len(x))
     sizes, pixels = (num_bytes.double() / len(images)).tolist(), x.shape[-2] * x.shape[-1]
     timings = [partial(latency, setting, images, teacher, device) for setting in settings]
-    found = zip(settings, accuracies, sizes, latencies_in_turn(timings, unit="settings"), strict=True)
+    measured = zip(settings, accuracies, sizes, latencies_in_turn(timings, unit="settings"), strict=True)
     return [
         point_of(setting, accuracy, original["top1"], size, pixels, milliseconds)
-        for setting, accuracy, size, milliseconds in found
+        for setting, accuracy, size, milliseconds in measured
     ]
 
 
@@ -214,15 +219,22 @@ def point_of(
     pixels: int,
     milliseconds: dict[str, float],
 ) -> CodecPoint:
-    """Puts the figures of a setting into a row; `pixels` is the size of the teacher's input."""
+    """Return the table row of a setting.
+
+    Args:
+        size: mean bytes per image.
+        pixels: of the teacher's input.
+        milliseconds: encode_ms and decode_ms.
+    """
     top1, top5 = accuracy.percent()
     kb, bpp = size / KILOBYTE, 8 * size / pixels
-    found = (size, kb, bpp, top1, top5, teacher_top1, accuracy.images)
-    return CodecPoint(setting.codec, setting.quality, *found, **milliseconds)
+    return CodecPoint(
+        setting.codec, setting.quality, size, kb, bpp, top1, top5, teacher_top1, accuracy.images, **milliseconds
+    )
 
 
 def latency(setting: Setting, images: ImageFolder, teacher: nn.Module, device: torch.device) -> dict[str, float]:
-    """Returns encode_ms and decode_ms of one image: to the file, and from there to the teacher's logits."""
+    """Return encode_ms, image to file, and decode_ms, file to the teacher's logits: medians over single images."""
     step = -(-len(images) // TIMED_IMAGES)
     timed = [images.loader(path) for path, _ in images.samples[::step]]
 

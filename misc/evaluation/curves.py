@@ -1,4 +1,4 @@
-"""Rate-accuracy curves and what is compared on them: bytes at equal accuracy, Bjontegaard deltas."""
+"""Rate-accuracy curves: Pareto frontier, bytes at an accuracy, BD-rate."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-LEAST_OVERLAP = 1.0  # points of top-1; a delta over less would rest on a handful of images
+LEAST_OVERLAP = 1.0  # points of top-1; over less, a BD-rate would rest on a handful of images
 
 
 class Point(NamedTuple):
@@ -17,13 +17,13 @@ class Point(NamedTuple):
     top1: float
 
 
-class Delta(NamedTuple):
-    """A Bjontegaard delta.
+class BDRate(NamedTuple):
+    """A BD-rate (Bjontegaard delta of the rate) and the range of accuracy it is taken over.
 
     Attributes:
-        percent: mean change of rate at equal accuracy; -60 means 60 % fewer bytes.
-        low: lowest top-1 that both curves reach, percent.
-        high: highest one.
+        percent: mean change of the rate at equal accuracy; -60 means 60 % fewer bytes than the anchor.
+        low: lowest top-1 that both curves cover, percent.
+        high: highest top-1 that both curves cover, percent.
     """
 
     percent: float
@@ -32,7 +32,7 @@ class Delta(NamedTuple):
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Returns the points that no cheaper one equals or beats, by rising rate, so that accuracy rises strictly."""
+    """Return the points that no cheaper point equals or beats, by rising rate and strictly rising accuracy."""
     best: list[Point] = []
     for point in sorted(points, key=lambda point: (point.bytes_per_image, -point.top1)):
         if not best or point.top1 > best[-1].top1:
@@ -41,13 +41,13 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def bytes_at(points: Sequence[Point], top1: float) -> float | None:
-    """Returns the bytes per image at which a curve reaches an accuracy; None where it does not, or begins above it.
+    """Return the bytes per image at which a curve reaches an accuracy; None outside of the curve's range.
 
-    Between the points of the `frontier` the logarithm of the bytes is a monotone cubic of top-1 (PCHIP).
+    Between the points of the `frontier`, the logarithm of the bytes is a monotone cubic of top-1 (PCHIP).
 
     Args:
-        points: of one method, in any order.
-        top1: the accuracy, percent.
+        points: all of one method, in any order.
+        top1: accuracy in percent.
     """
     curve = frontier(points)
     if not curve or not curve[0].top1 <= top1 <= curve[-1].top1:
@@ -55,11 +55,11 @@ def bytes_at(points: Sequence[Point], top1: float) -> float | None:
     return curve[0].bytes_per_image if len(curve) == 1 else math.exp(float(_log_bytes(curve)(top1)))
 
 
-def bd_rate(anchor: Sequence[Point], points: Sequence[Point]) -> Delta | None:
-    """Returns how much less rate `points` need than `anchor`, over the accuracies that both reach.
+def bd_rate(anchor: Sequence[Point], points: Sequence[Point]) -> BDRate | None:
+    """Return the BD-rate of `points` against `anchor`, over the accuracies that both curves cover.
 
-    G. Bjontegaard, VCEG-M33 (2001), with top-1 in place of PSNR and PCHIP in place of the cubic, as in JVET's sheets.
-    None where the curves share less than one point of top-1, or one has fewer than two points on its `frontier`.
+    G. Bjontegaard, VCEG-M33 (2001), with top-1 in place of PSNR, and PCHIP in place of one cubic, as JVET does.
+    None where the curves share less than one point of top-1, or a `frontier` has fewer than two points.
     """
     curves = frontier(anchor), frontier(points)
     if min(map(len, curves)) < 2:
@@ -68,7 +68,7 @@ def bd_rate(anchor: Sequence[Point], points: Sequence[Point]) -> Delta | None:
     if high - low < LEAST_OVERLAP:
         return None
     before, after = (_log_bytes(curve).integrate(low, high) / (high - low) for curve in curves)
-    return Delta(100 * math.expm1(after - before), low, high)
+    return BDRate(100 * math.expm1(after - before), low, high)
 
 
 def _log_bytes(curve: Sequence[Point]) -> PchipInterpolator:

@@ -1,4 +1,4 @@
-"""The final test: every image through real bytes, and its table."""
+"""The final test: every image through a real bitstream, with the results as a table and as test.json."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from torchdistill.datasets.util import build_data_loader
 from misc.config.entries import trained_model
 from misc.distributed.batches import SomeBatches, shared
 from misc.distributed.ranks import ALONE, Ranks
-from misc.evaluation.accuracy import KILOBYTE, Accuracy, estimate, labels_of, test_classifier
+from misc.evaluation.accuracy import KILOBYTE, Accuracy, estimate, evaluate_classifier, labels_of
 from misc.evaluation.timing import latency
 from misc.files import write_atomically
 from misc.progress import advance, progress_bar
@@ -20,7 +20,7 @@ from model.coding.bitstream import unpack
 from model.split import SplitClassifier
 
 
-def test(
+def evaluate(
     config: dict,
     models: dict[str, nn.Module],
     device: torch.device,
@@ -29,20 +29,24 @@ def test(
     origin: dict,
     ranks: Ranks,
 ) -> None:
-    """Tests on `config["test"]`, prints one table and writes it as test.json in the run folder."""
-    loader = test_loader(config, ranks)
+    """Evaluate on `config["test"]`, print the results as a table and write them to test.json in the run folder.
+
+    Args:
+        origin: what test.json records beside the results: command, revision, seed and the like.
+    """
+    loader = evaluation_loader(config, ranks)
     results = {}
     if "teacher_model" in models and not student_only:
-        results["teacher"] = test_classifier(models["teacher_model"], loader, device, "teacher", ranks)
+        results["teacher"] = evaluate_classifier(models["teacher_model"], loader, device, "teacher", ranks)
     trained = trained_model(models)
     if isinstance(trained, SplitClassifier):
         trained.update()
-        results["student"] = test_student(trained, loader, device, ranks)
-        if ranks.first:  # while the others wait
+        results["student"] = evaluate_student(trained, loader, device, ranks)
+        if ranks.first:  # the other ranks wait, so that the cores are free
             results["latency"] = latency(trained, loader, device)
         ranks.wait()
     else:
-        results["model"] = test_classifier(trained, loader, device, "model", ranks)
+        results["model"] = evaluate_classifier(trained, loader, device, "model", ranks)
     if not ranks.first:
         return
     for name in ("student", "model"):
@@ -54,25 +58,25 @@ def test(
     print(f"Results: {path}")
 
 
-def test_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
-    """Returns the loader that a config's `test` describes, with this rank's batches of it."""
+def evaluation_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
+    """Return the loader that a config's `test` describes, restricted to this rank's batches."""
     loader_config = shared(config["test"]["test_data_loader"], SomeBatches, ranks)
     return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
 
 
 @torch.inference_mode()
-def test_student(
+def evaluate_student(
     student: SplitClassifier, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE
 ) -> dict[str, float]:
-    """Sends every image as real bytes and classifies what arrives.
+    """Encode every image to a bitstream, decode it, and classify.
 
-    Needs the coder's tables (`update()`), which trained weights hold.
+    The coder's tables must exist (`update()`).
 
     Returns:
-        images; top1, top5 in percent; strings_kb (entropy-coded strings alone, as the paper counts), sent_kb (the whole
-        stream) and their standard deviation over images, 1 kB = 1024 bytes; bpp_bytes and bpp_likelihood, bits per
-        pixel of the network's input from the strings and from the likelihoods; edge_parameters, edge_kb (float32) and
-        edge_kb_times_data_kb, the product of the edge's size and strings_kb.
+        images; top1, top5 in percent; strings_kb (the entropy-coded strings alone, as the paper counts), sent_kb (the
+        whole stream) and their standard deviations over images, 1 kB = 1024 bytes; bpp_bytes and bpp_likelihood, bits
+        per pixel of the network's input from the strings and from the likelihoods; edge_parameters, edge_kb (float32)
+        and edge_kb_times_data_kb, the product of the encoder's size and strings_kb.
     """
     student.eval()
     accuracy = Accuracy()
@@ -111,7 +115,7 @@ def test_student(
 
 
 def results_table(results: dict) -> str:
-    """Lays out the test's results for a reader; `results` has "teacher", "student" and "latency", or "model"."""
+    """Lay the results of `evaluate` out as text; they hold "teacher", "student" and "latency", or "model"."""
     rows = []
     for name in ("model", "teacher", "student"):
         if name in results:

@@ -1,4 +1,4 @@
-"""Where a student's bits go: over the image's positions, and over the images."""
+"""Bit allocation of a student over the positions of its latent."""
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,16 @@ from model.split import SplitClassifier
 
 @torch.inference_mode()
 def bits_per_position(student: SplitClassifier, x: Tensor) -> Tensor:
-    """Returns the bits that the likelihoods promise for each position of the latent.
+    """Return the bits that the likelihoods estimate for each position of the latent.
 
-    A hyper latent's bits are shared among the positions that it stands for; those of the padding are left out.
+    The bits of a hyperlatent are spread evenly over the positions it covers; padding is left out.
 
     Args:
         student: in eval mode.
         x: (B, 3, H, W), normalised.
 
     Returns:
-        (B, h, w), the latent being (B, C, h, w).
+        (B, h, w), for a latent (B, C, h, w).
     """
     y = student.encoder(x)
     _, likelihoods = student.entropy_model.estimate(y)

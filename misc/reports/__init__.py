@@ -1,1 +1,1 @@
-"""Tables, plots and static pages."""
+"""Reports on results: tables, plots and static pages."""

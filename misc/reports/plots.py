@@ -1,4 +1,4 @@
-"""Plots of a sweep's results: accuracy against size, training, time over a link, differences, sizes."""
+"""Plots of the reports: accuracy against size, training curves, time over a link, differences, sizes."""
 
 import io
 import json
@@ -15,10 +15,11 @@ from misc.errors import UserError
 from misc.evaluation.curves import Point
 from misc.reports.link import BANDWIDTHS, Route
 from misc.reports.paired import Comparison
-from misc.sweeps.table import Row, Student
+from misc.sweeps.table import Student, SweepRow
 
 STYLE = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "report", "axes.linewidth": 0.8}
-# Okabe and Ito's colours, which colour-blind readers tell apart, with a yellow that shows on white. Markers differ too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with a yellow dark enough for white. Markers
+# differ as well.
 COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8A7F00", "#0072B2", "#D55E00")
 MARKERS = "os^Dv<>P*X"
 LINES = ("-", "--", ":")
@@ -26,9 +27,13 @@ GREY = "#5b6470"
 
 
 def rate_accuracy(
-    curves: Mapping[str, Sequence[Point]], methods: Mapping[str, Sequence[Student]], teacher: float
+    students: Mapping[str, Sequence[Student]], codecs: Mapping[str, Sequence[Point]], teacher: float
 ) -> Figure:
-    """Plots top-1 against bytes per image: methods as solid lines, codecs as dotted ones, the teacher as a level."""
+    """Plot top-1 against bytes per image: students as solid lines, codecs as dotted ones, the teacher as a level.
+
+    The axis of top-1 begins 30 points below the teacher.
+    """
+    curves = {name: [student.point for student in curve] for name, curve in students.items()} | dict(codecs)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 5.5), layout="constrained")
         axes = figure.subplots()
@@ -36,8 +41,8 @@ def rate_accuracy(
             sizes, accuracies = zip(*sorted(points), strict=True)
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             line = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.6, "label": name}
-            axes.plot(sizes, accuracies, linestyle="-" if name in methods else ":", **line)
-            spreads = [(student.point, student.spread) for student in methods.get(name, []) if student.spread]
+            axes.plot(sizes, accuracies, linestyle="-" if name in students else ":", **line)
+            spreads = [(student.point, student.spread) for student in students.get(name, []) if student.spread]
             for point, spread in spreads:
                 axes.errorbar(*point, yerr=spread, color=colour, capsize=3, linewidth=1)
         axes.axhline(teacher, color=GREY, linestyle=(0, (5, 4)), linewidth=1.2, label="teacher, whole image")
@@ -51,6 +56,7 @@ def rate_accuracy(
 
 
 def style_size_axis(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at 1, 2 and 5."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -59,21 +65,20 @@ def style_size_axis(axes: Axes) -> None:
 
 
 def style(axes: Axes) -> None:
+    """Leave two spines and a light horizontal grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def training_curves(rows: Sequence[Row], folder: Path) -> Figure:
-    """Plots validation top-1 and loss of every run by epoch, in the colour of its method.
+def training_curves(rows: Sequence[SweepRow], folder: Path) -> Figure:
+    """Plot validation top-1 and loss of every run by epoch, in the colour of its method.
 
     Raises:
-        UserError: no run of the table has its history below `folder`.
+        UserError: no run of the table has its history in `folder`.
     """
     histories = {
-        row["run"]: (row["method"], history)
-        for row in rows
-        if (history := folder / row["run"] / "history.jsonl").is_file()
+        row.run: (row.method, history) for row in rows if (history := folder / row.run / "history.jsonl").is_file()
     }
     if not histories:
         raise UserError(f"--runs {folder} holds none of the table's runs: expected RUN/history.jsonl")
@@ -103,7 +108,7 @@ def training_curves(rows: Sequence[Row], folder: Path) -> Figure:
 
 
 def times_over_a_link(routes: Mapping[str, Route]) -> Figure:
-    """Plots milliseconds from image to answer against bandwidth, a line per route."""
+    """Plot milliseconds from image to answer against bandwidth, a line per route."""
     bandwidths = np.geomspace(BANDWIDTHS[0], BANDWIDTHS[-1], 100)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.8), layout="constrained")
@@ -123,7 +128,7 @@ def times_over_a_link(routes: Mapping[str, Route]) -> Figure:
 
 
 def differences(comparisons: Sequence[Comparison]) -> Figure:
-    """Plots differences in top-1 to the first method: a dot per seed, their mean and its 95 % interval."""
+    """Plot differences in top-1 from the first method: a dot per seed, their mean and its 95 % interval."""
     others = comparisons[1:]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.2 + 0.35 * len(others)), layout="constrained")
@@ -142,7 +147,7 @@ def differences(comparisons: Sequence[Comparison]) -> Figure:
 
 
 def size_histogram(num_bytes: Sequence[int]) -> Figure:
-    """Plots how many images take how many bytes, with their mean."""
+    """Plot a histogram of the bytes per image, with the mean."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3), layout="constrained")
         axes = figure.subplots()
@@ -157,9 +162,9 @@ def size_histogram(num_bytes: Sequence[int]) -> Figure:
         return figure
 
 
-def rendered(figure: Figure) -> bytes:
-    """Returns a figure as SVG; equal figures give equal files."""
+def rendered(figure: Figure, file_format: str = "svg") -> bytes:
+    """Return a figure as a file, "svg" or "png"; equal figures give equal files."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format=file_format, dpi=200, metadata={"Date": None} if file_format == "svg" else None)
     return buffer.getvalue()

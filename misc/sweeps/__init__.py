@@ -1,1 +1,1 @@
-"""Grids of runs, and the table of their results."""
+"""Sweeps: grids of runs, and the table of their results."""

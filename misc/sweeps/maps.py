@@ -1,4 +1,4 @@
-"""The saliency maps that runs of a sweep need: which, and how they are made."""
+"""The saliency maps that the runs of a sweep need, and how to make them."""
 
 import contextlib
 import io
@@ -17,45 +17,45 @@ from saliency_maps.cam_prep import cam_map_generation
 
 @dataclass(frozen=True)
 class Maps:
-    """A folder of saliency maps and what makes it.
+    """A folder of saliency maps and the command that makes it.
 
     Attributes:
-        folder: absolute.
-        arguments: the command line of cam_map_generation.py; paths in it are relative to the repository root.
+        folder: absolute path.
+        arguments: command line of cam_map_generation.py; its paths are relative to the repository root.
     """
 
     folder: Path
     arguments: tuple[str, ...]
 
     def make(self, device: str | None) -> bool:
-        """Makes the missing ones, in a process that shows its progress and its errors. Returns whether it succeeded."""
+        """Make the missing maps in a process that shows its progress and errors; return whether it succeeded."""
         command = [sys.executable, cam_map_generation.__file__, *self.arguments]
         return subprocess.run(command + (["--device", device] if device else []), cwd=ROOT).returncode == 0
 
 
 def read_maps(section: Mapping[str, Mapping[str, object]], path: Path) -> list[Maps]:
-    """Returns the folders that the `maps` of a sweep file name.
+    """Return the folders in the section `maps` of a sweep file.
 
     Args:
-        section: flags of cam_map_generation.py by folder; true and false are those of a flag without a value.
-        path: the sweep file, which `config` is relative to.
+        section: flags of cam_map_generation.py by folder; a flag without a value is true or false.
+        path: the sweep file, to which the flag `config` is relative.
 
     Raises:
-        UserError: no such mapping, or flags that are unknown, missing, of a wrong value, or do not go together.
+        UserError: the section is malformed, or its flags are unknown, missing, invalid or incompatible.
     """
-    is_right = isinstance(section, Mapping) and all(
+    is_valid = isinstance(section, Mapping) and all(
         isinstance(folder, str) and isinstance(flags, Mapping) for folder, flags in section.items()
     )
-    if not is_right:
-        raise UserError(f"{path}: 'maps' holds folders, and each of them flags of cam_map_generation.py")
+    if not is_valid:
+        raise UserError(f"{path}: 'maps' must map folders to flags of cam_map_generation.py")
     return [_maps(folder, flags, path) for folder, flags in section.items()]
 
 
 def maps_of(config: Config, all_maps: Sequence[Maps]) -> Maps | None:
-    """Returns the maps that a config's `map_root` names; None if it has none, or if the sweep leaves all to the user.
+    """Return the maps at a config's `map_root`; None if the config has none, or the sweep file has no `maps`.
 
     Raises:
-        UserError: a folder that is not among them.
+        UserError: the sweep file does not name that folder.
     """
     if not all_maps or not config.has("map_root"):
         return None
@@ -72,7 +72,7 @@ def _maps(folder: str, flags: Mapping[str, object], path: Path) -> Maps:
         if flag not in known:
             raise UserError(f"{path}: unknown flag '{flag}' of the maps {folder}{did_you_mean(flag, known)}")
         if not isinstance(flags[flag], str | bool | int | float):
-            raise UserError(f"{path}: '{flag}' of the maps {folder} is {flags[flag]}: expected one value")
+            raise UserError(f"{path}: '{flag}' of the maps {folder} is {flags[flag]}: expected a single value")
     root = os.path.normpath(ROOT / os.path.expanduser(folder))
     values = {**flags, "output": root}
     if "config" in flags:
@@ -83,12 +83,12 @@ def _maps(folder: str, flags: Mapping[str, object], path: Path) -> Maps:
     return Maps(Path(root), arguments)
 
 
-def _check(arguments: Sequence[str], what: str) -> None:
-    said = io.StringIO()
+def _check(arguments: Sequence[str], place: str) -> None:
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             cam_map_generation.check_flags(cam_map_generation.parse_args(arguments))
-    except SystemExit:  # argparse's way to refuse: usage, then a line with the reason
-        raise UserError(f"{what}: {said.getvalue().splitlines()[-1].partition('error: ')[2]}") from None
+    except SystemExit:  # argparse prints the usage, then a line with the reason
+        raise UserError(f"{place}: {output.getvalue().splitlines()[-1].partition('error: ')[2]}") from None
     except UserError as error:
-        raise UserError(f"{what}: {error}") from None
+        raise UserError(f"{place}: {error}") from None

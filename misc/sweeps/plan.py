@@ -1,29 +1,32 @@
-"""The runs of a sweep: groups, names, overrides, and what each begins with."""
+"""The plan of a sweep: its runs, their names and overrides, and the weights and maps they need."""
 
 import fnmatch
 import itertools
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-from misc.config.load import compose_config, read_plain
+import yaml
+
+from misc.config.load import Config, compose_config, read_plain
+from misc.config.nodes import lookup, text_of, walk
 from misc.errors import UserError, did_you_mean
 from misc.files import ROOT
-from misc.sweeps.maps import Maps, maps_of
+from misc.sweeps.maps import Maps, maps_of, read_maps
 from misc.training.checkpoint import CHECKPOINT
-from misc.training.run_folder import CONFIG, FACTS
+from misc.training.run_folder import CONFIG, FACTS, WEIGHTS
 
 GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
-BEGINS_WITH = "models.student_model.kwargs.trained_parts.weights_path"
-WEIGHTS_OF_A_RUN = re.compile(r"""weights_path: !path ['"]?(.+/weights\.safetensors)""")
+TRAINED_PARTS = "models.student_model.kwargs.trained_parts.weights_path"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of a sweep: its config, overrides and seed, and the folder it is made in."""
+    """One run of a sweep: its config, overrides and seed, and its run folder."""
 
     name: str
     method: str
@@ -32,44 +35,100 @@ class Run:
     seed: int
     folder: Path
 
+    @cached_property
+    def composed(self) -> Config:
+        """The config with the overrides, as it was when the sweep began."""
+        return compose_config(self.config, self.overrides)
+
+    @property
+    def lmbda(self) -> float | None:
+        """The weight of the rate; None if the config has none."""
+        return self.composed.construct("lmbda") if self.composed.has("lmbda") else None
+
+    @cached_property
+    def begins_with(self) -> str | None:
+        """The name of the run whose weights it begins with, which is that of their folder; None if there is none."""
+        weights = weights_of_runs(self.composed, "trained_parts", "weights_path")
+        return weights[0].parent.name if weights else None
+
     def command(self, device: str | None) -> list[str]:
-        """Returns what trains and tests it: from scratch, or on from where it was killed."""
+        """Return the command that trains and tests it, resuming from a checkpoint if there is one."""
         command = [sys.executable, str(ROOT / "main_classification_torchdistill.py"), "--config", str(self.config)]
         for override in self.overrides:
             command += ["--set", override]
         command += ["--seed", str(self.seed), "--run_dir", str(self.folder), "--skip_ckpt"]
-        if self._holds(CHECKPOINT):
+        if self._has_current(CHECKPOINT):
             command.append("--resume")
         return command + (["--device", device] if device else [])
 
     def is_done(self) -> bool:
-        """Whether the run folder holds the test of this very config and seed, made after the weights it begins with."""
-        return self._holds("test.json")
+        """Whether the run folder has test results of this config and seed, newer than all weights it begins with."""
+        return self._has_current("test.json")
 
-    def _holds(self, name: str) -> bool:
+    def _has_current(self, name: str) -> bool:
         file, resolved, facts = (self.folder / each for each in (name, CONFIG, FACTS))
         if not file.is_file() or not resolved.is_file() or not facts.is_file():
             return False
-        wanted = compose_config(self.config, self.overrides).resolved
-        if resolved.read_text() != wanted or json.loads(facts.read_text())["seed"] != self.seed:
+        config = compose_config(self.config, self.overrides)  # a config may be edited while the sweep runs
+        if resolved.read_text() != config.resolved or json.loads(facts.read_text())["seed"] != self.seed:
             return False
-        sources = (ROOT / Path(path).expanduser() for path in WEIGHTS_OF_A_RUN.findall(wanted))
+        sources = weights_of_runs(config, "weights_path")
         return all(source.is_file() and source.stat().st_mtime < file.stat().st_mtime for source in sources)
 
 
+class Sweep(NamedTuple):
+    """A sweep file.
+
+    Attributes:
+        results: where the table of results is written.
+        maps: folders of saliency maps that its runs may need.
+        groups: runs, in the order in which the groups run.
+    """
+
+    results: Path
+    maps: list[Maps]
+    groups: list[list[Run]]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all groups."""
+        return list(itertools.chain(*self.groups))
+
+
+def weights_of_runs(config: Config, *path: str) -> list[Path]:
+    """Return the weights files of runs that the keys `path` name, anywhere in a config."""
+    nodes = walk(yaml.compose(config.resolved, Loader=yaml.SafeLoader))
+    texts = (text_of(lookup(node, *path)) for _, node in nodes)
+    return [ROOT / Path(text).expanduser() for text in texts if text and Path(text).name == WEIGHTS]
+
+
 def names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs."""
     return [run.name for run in runs]
 
 
-def needed_maps(runs: Sequence[Run], all_maps: Sequence[Maps]) -> dict[Run, Maps | None]:
-    """Returns the maps that each run needs; a mistake in the last one's config shows before the first is made.
+def selected(groups: Sequence[Sequence[Run]], pattern: str) -> list[list[Run]]:
+    """Return the groups with the runs whose names match a shell pattern.
 
     Raises:
-        UserError: a config with a mistake, or one whose maps the sweep file does not name.
+        UserError: no name matches.
+    """
+    chosen = [[run for run in group if fnmatch.fnmatchcase(run.name, pattern)] for group in groups]
+    if not any(chosen):
+        known = [run.name for group in groups for run in group]
+        raise UserError(f"--only {pattern} names none of the {len(known)} runs{did_you_mean(pattern, known)}")
+    return chosen
+
+
+def needed_maps(runs: Sequence[Run], all_maps: Sequence[Maps]) -> dict[Run, Maps | None]:
+    """Return the maps each run needs; mistakes in any config show before the first run begins.
+
+    Raises:
+        UserError: a config has a mistake, or the sweep file does not name its maps.
     """
     needs = {}
     for run in runs:
-        config = compose_config(run.config, run.overrides)
+        config = run.composed
         try:
             needs[run] = maps_of(config, all_maps)
         except UserError as error:
@@ -77,33 +136,35 @@ def needed_maps(runs: Sequence[Run], all_maps: Sequence[Maps]) -> dict[Run, Maps
     return needs
 
 
-def read_sweep(path: Path) -> tuple[dict, list[list[Run]]]:
-    """Returns the sweep file and the runs of each group.
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
 
     Raises:
-        UserError: a file that is missing, malformed, or names unknown keys.
+        UserError: the file is missing or malformed, or has unknown keys.
     """
-    sweep = read_plain(path)
-    if set(sweep) - {"maps"} != {"output", "results", "groups"}:
-        raise UserError(f"{path}: a sweep holds 'output', 'results', 'groups' and perhaps 'maps' (and nothing else)")
+    content = read_plain(path)
+    if set(content) - {"maps"} != {"output", "results", "groups"}:
+        raise UserError(f"{path}: expected the keys 'output', 'results', 'groups' and optionally 'maps', no others")
+    maps = read_maps(content.get("maps", {}), path)
     groups: list[list[Run]] = []
-    for group in sweep["groups"]:
-        groups.append(list(runs_of(group, path, ROOT / sweep["output"], list(itertools.chain(*groups)))))
-    all_names = [run.name for group in groups for run in group]
-    doubled = next((name for name in all_names if all_names.count(name) > 1), None)
-    if doubled is not None:
-        raise UserError(f"{path}: two runs are called {doubled}")
-    return sweep, groups
+    for group in content["groups"]:
+        groups.append(list(_runs_of(group, path, ROOT / content["output"], list(itertools.chain(*groups)))))
+    sweep = Sweep(ROOT / content["results"], maps, groups)
+    all_names = names(sweep.runs)
+    duplicate = next((name for name in all_names if all_names.count(name) > 1), None)
+    if duplicate is not None:
+        raise UserError(f"{path}: two runs are called {duplicate}")
+    return sweep
 
 
-def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> Iterator[Run]:
-    """Yields the runs of one group.
+def _runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> Iterator[Run]:
+    """Yield the runs of one group.
 
-    A run's name tells the config, or the group's `name`, the earlier run that it begins with, and its value of every
-    list in the group.
+    A run's name joins the config's name or the group's `name`, the earlier run it begins with, and its value of each
+    list in `set`.
 
     Raises:
-        UserError: no configs, an unknown key, or no such earlier run.
+        UserError: there are no configs, a key is unknown, or `after` names no earlier run.
     """
     if "configs" not in group:
         raise UserError(f"{path}: a group has no 'configs'")
@@ -112,32 +173,36 @@ def runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> It
             raise UserError(f"{path}: unknown key '{key}' in a group{did_you_mean(key, GROUP_KEYS)}")
     lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
     settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
-    sources = begins_with(group["after"], earlier, path) if "after" in group else [None]
+    sources = _earlier_runs(group["after"], earlier, path) if "after" in group else [None]
     seeds = group.get("seeds", [None])
     choices = itertools.product(group["configs"], sources, itertools.product(*settings.values()), seeds)
     for config, source, values, seed in choices:
-        named = [value for key, value in zip(settings, values, strict=True) if key in lists]
-        parts = [value.rpartition(".")[2] if isinstance(value, str) else str(value) for value in named]
-        origin = [source.name] if source else []
-        name = "-".join(
-            [group.get("name", Path(config).stem), *origin, *parts, *([] if seed is None else [f"seed{seed}"])]
-        )
+        chosen = dict(zip(settings, values, strict=True))
+        named = [value for key, value in chosen.items() if key in lists]
+        parts = [group.get("name", Path(config).stem)]
+        parts += [source.name] if source else []
+        parts += [value.rpartition(".")[2] if isinstance(value, str) else str(value) for value in named]
+        parts += [] if seed is None else [f"seed{seed}"]
         if seed is None:
             seed = source.seed if source else 0
-        overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(settings, values, strict=True))
-        if source:
-            weights = source.folder / "weights.safetensors"
-            inside = weights.relative_to(ROOT) if weights.is_relative_to(ROOT) else weights
-            overrides += (f"{BEGINS_WITH}={json.dumps(inside.as_posix())}",)
-        method = group.get("method", Path(config).stem)
+        overrides = tuple(f"{key}={json.dumps(value)}" for key, value in chosen.items())
+        overrides += (_beginning(source),) if source else ()
+        name, method = "-".join(parts), group.get("method", Path(config).stem)
         yield Run(name, method, (path.parent / config).resolve(), overrides, seed, output / name)
 
 
-def begins_with(patterns: Sequence[str], earlier: Sequence[Run], path: Path) -> list[Run]:
-    """Returns the runs of earlier groups that `after` names.
+def _beginning(source: Run) -> str:
+    """Return the override by which a run begins with the weights of another."""
+    weights = source.folder / WEIGHTS
+    inside = weights.relative_to(ROOT) if weights.is_relative_to(ROOT) else weights
+    return f"{TRAINED_PARTS}={json.dumps(inside.as_posix())}"
+
+
+def _earlier_runs(patterns: Sequence[str], earlier: Sequence[Run], path: Path) -> list[Run]:
+    """Return the runs of earlier groups that match a pattern of `after`.
 
     Raises:
-        UserError: a pattern that names none.
+        UserError: a pattern matches none.
     """
     for pattern in patterns:
         if not fnmatch.filter(names(earlier), pattern):

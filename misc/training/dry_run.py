@@ -14,8 +14,8 @@ from torchdistill.common.main_util import set_seed
 
 from misc.config.entries import build_model, check_teacher, trained_model, without_trained_parts
 from misc.devices import peak_memory
-from misc.evaluation.accuracy import KILOBYTE, test_classifier
-from misc.evaluation.evaluate import test_loader, test_student
+from misc.evaluation.accuracy import KILOBYTE, evaluate_classifier
+from misc.evaluation.evaluate import evaluate_student, evaluation_loader
 from misc.evaluation.timing import latency
 from misc.training.checks import check_training, stages_of
 from misc.training.loop import train
@@ -108,14 +108,14 @@ def dry_run(config: dict, models: dict[str, nn.Module], device: torch.device) ->
     check_training(config, models)
     with tempfile.TemporaryDirectory() as folder:
         train(config, models, device, Path(folder))
-    loader = test_loader(config)
+    loader = evaluation_loader(config)
     if isinstance(trained, SplitClassifier):
         trained.update()
-        sent = KILOBYTE * test_student(trained, loader, device)["sent_kb"]
+        sent = KILOBYTE * evaluate_student(trained, loader, device)["sent_kb"]
         encode_ms, decode_ms = latency(trained, loader, device).values()
         print(f"test: {sent:,.0f} bytes/image (random weights), encode {encode_ms:.0f} ms, decode {decode_ms:.0f} ms")
     else:
-        test_classifier(trained, loader, device, "model")
+        evaluate_classifier(trained, loader, device, "model")
     print(f"Sound. {time.perf_counter() - start:.0f} s after building, {peak_memory(device)} at most")
 
 

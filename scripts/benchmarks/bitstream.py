@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from misc.errors import exit_on_user_error
 from misc.evaluation.accuracy import estimate
-from misc.evaluation.evaluate import test_loader
+from misc.evaluation.evaluate import evaluation_loader
 from misc.evaluation.timing import latency
 from misc.files import write_atomically
 from misc.progress import progress_bar
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
 def first_images(config: dict, count: int) -> Tensor:
     """Returns images of the config's test data, as the network takes them."""
     images, found = [], 0
-    for x, *_ in test_loader(config):
+    for x, *_ in evaluation_loader(config):
         images.append(x)
         found += len(x)
         if found >= count:
@@ -265,7 +265,7 @@ def measure(
     exact, floats = (sum(map(len, each)) / len(x) for each in (strings, float_strings))
     sent = sum(len(stream) for part in x.split(REFERENCE.batch) for stream in student.encode(part)) / len(x)
     bits = sum(float(estimate(student, part)[1].sum()) for part in x.split(REFERENCE.batch))
-    times = latency(student, test_loader(config), torch.device("cpu"))
+    times = latency(student, evaluation_loader(config), torch.device("cpu"))
     return {
         "prior": type(student.entropy_model).__name__,
         "likelihoods": round(bits / 8 / len(x), 2),

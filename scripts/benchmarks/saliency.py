@@ -12,7 +12,6 @@ import copy
 import io
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from misc.datasets.image_folder import ImageFolder
 from misc.devices import default_device, usable_device
 from misc.errors import UserError, exit_on_user_error
-from misc.progress import progress_bar
+from misc.evaluation.timing import alternate
 from misc.tables import text_table
 from saliency_maps.cam_prep.map_output import MapOutput
 from saliency_maps.cam_prep.map_run import make_maps, shares
@@ -117,9 +116,9 @@ def measure_stage(
         BARE: lambda: run_bare_passes(mapper, pixels, labels),
         UPSTREAM: upstream(mapper.model, mapper.layers, pixels),
     }
-    seconds = alternate(sides, args.rounds, pixels.device)
+    milliseconds = alternate(sides, args.rounds, pixels.device, warm_up=1)
     num_images = {STAGE: len(images), BARE: len(pixels), UPSTREAM: len(pixels)}
-    return {side: [time / num_images[side] for time in times] for side, times in seconds.items()}
+    return {side: [time / 1000 / num_images[side] for time in times] for side, times in milliseconds.items()}
 
 
 def run_stage(
@@ -176,24 +175,6 @@ def upstream(model: nn.Module, layers: Sequence[TargetLayer], pixels: Tensor) ->
     return run
 
 
-def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Runs the sides in turn and returns their seconds, one for each round; the first round does not count."""
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in progress_bar(range(rounds + 1), "measuring", unit="rounds"):
-        for side, run in sides.items():
-            start = now(device)
-            run()
-            seconds[side].append(now(device) - start)
-    return {side: times[1:] for side, times in seconds.items()}
-
-
-def now(device: torch.device) -> float:
-    """Returns the time in seconds, once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def stage_table(seconds: Mapping[str, Sequence[float]]) -> str:
     """Returns time, rate and the stage's share of the time of each side."""
     table = [["", "ms per image", "images/s", "the stage / this"]]
@@ -222,12 +203,12 @@ def projection_table(mapper: SaliencyMapper, pixels: Tensor, rounds: int) -> str
             projection.first_principal_component, leading_eigenpair=projection.by_scipy
         )
     sides = {name: partial(projected, way, weighted) for name, way in ways.items()}
-    seconds = alternate(sides, rounds, pixels.device)
+    milliseconds = alternate(sides, rounds, pixels.device, warm_up=1)
     exact = projected(partial(svd, dtype=np.float64), weighted)
     table = [["projection", "ms per image", "largest error"]]
     for name, run in sides.items():
         error = max(relative_error(*pair) for pair in zip(run(), exact, strict=True))
-        table.append([name, f"{1000 * statistics.median(seconds[name]) / len(pixels):.2f}", f"{error:.1e}"])
+        table.append([name, f"{statistics.median(milliseconds[name]) / len(pixels):.2f}", f"{error:.1e}"])
     table += [] if CUPY in ways else [[CUPY, "not run", "not run"]]
     shapes = ", ".join("x".join(map(str, layer.shape[1:])) for layer in weighted)
     return f"{text_table(table)}\nof features {shapes}; errors are relative to a map's largest value"

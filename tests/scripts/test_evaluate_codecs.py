@@ -35,7 +35,7 @@ test:
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a config with a model of a name, on twelve images."""
+    """Write a config of twelve images and a model with the given name."""
 
     def write(name: str = "teacher_model") -> str:
         write_data_set(tmp_path / "digits", num_train=10, num_val=12)

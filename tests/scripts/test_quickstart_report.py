@@ -1,19 +1,16 @@
-"""The report on a small data set: its files, its picture's parts, and what is missing."""
+"""The report on a small data set: its files, and inputs that are missing."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 from PIL import Image
 
 from misc.datasets.digits import write_data_set
-from misc.evaluation.codec_table import CodecPoint, read_points, write_points
-from misc.reports.quickstart import Run, find_samples
-from saliency_maps.map_folder import MANIFEST, MapFolder, write_json, write_map
-from scripts.quickstart_report import GAP, SEAM, SHEET_COLUMNS, TILE, main, rate_accuracy, saliency_sheet, spread
+from misc.evaluation.codec_table import CodecPoint, write_points
+from saliency_maps.map_folder import MANIFEST, write_json, write_map
+from scripts.quickstart_report import main
 
 FILES = ["index.html", "rate_accuracy.png", "rate_accuracy.svg", "results.csv", "saliency.png"]
 STUDENT = {"images": 12, "top5": 99.0, "strings_kb": 0.05, "sent_kb": 0.06, "bpp_bytes": 0.1, "edge_parameters": 1000}
@@ -57,6 +54,8 @@ def test_a_report_is_written_and_summed_up(workspace, capsys):
     assert all(str(Path("report", name)) in printed for name in FILES)
     assert "81.00 %" in printed
     assert "100.0 % of the maps have their maximum on the digit" in printed  # the maps are the masks
+    plot = (workspace / "report" / "rate_accuracy.svg").read_text()
+    assert all(f">{name}</text>" in plot for name in ("phd", "sg", "JPEG", "teacher, whole image"))
     page = (workspace / "report" / "index.html").read_text()
     assert "make the maps" in page
     assert "scripts/quickstart_report.py --run_dir runs/phd" in page
@@ -92,41 +91,3 @@ def test_a_missing_mask_is_named(workspace, capsys):
     with pytest.raises(SystemExit):
         main(arguments())
     assert "val_masks/3/" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [([90, 80], [90, 80]), ([99, 98, 60], [95, 90, 60]), ([94, 93, 92], [94, 89, 84]), ([], [])],
-)
-def test_labels_move_down_only_as_far_as_needed(heights, expected):
-    assert spread(heights, gap=5, ceiling=95) == expected
-
-
-def test_names_of_close_students_lie_in_the_plot_and_over_nothing(workspace):
-    teacher = {"images": 12, "top1": 90.0}
-    students = (("a_rather_long_name", 89.9, 0.06), ("b", 89.5, 0.058), ("another_name", 89.4, 0.09))
-    runs = [
-        Run(name, Path(), {"teacher": teacher, "student": {**STUDENT, "top1": top1, "sent_kb": kb}})
-        for name, top1, kb in students
-    ]
-    figure = rate_accuracy(runs, read_points("codecs.csv"))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    (axes,) = figure.axes
-    # An annotation's own extent would take its leader line in.
-    names = [Text.get_window_extent(text, canvas.get_renderer()) for text in axes.texts]
-    plot, line = axes.get_window_extent(), axes.transData.transform((1, 90.0))[1]
-    for number, box in enumerate(names):
-        assert plot.x0 < box.x0 and plot.y0 < box.y0 and box.y1 < line
-        assert not any(box.overlaps(other) for other in names[number + 1 :])
-    markers = [axes.transData.transform((run.bytes_per_image, run.student["top1"])) for run in runs]
-    assert max(box.x1 for box in names) < min(x for x, _ in markers)
-
-
-def test_the_sheet_goes_through_the_classes(workspace):
-    maps = MapFolder("maps")
-    samples = find_samples(Path("digits"), maps)
-    sheet = saliency_sheet(samples, maps)
-    assert sheet.size == (SHEET_COLUMNS * (2 * TILE + SEAM + GAP) + GAP, 3 * (TILE + GAP) + GAP)
-    first = Image.open(samples[0].image).resize((TILE, TILE), Image.Resampling.BICUBIC)
-    assert np.array_equal(sheet.crop((GAP, GAP, GAP + TILE, GAP + TILE)), first)

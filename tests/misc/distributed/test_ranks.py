@@ -25,9 +25,8 @@ from misc.distributed.gradients import check_terms, reduction_of
 from misc.distributed.launch import in_processes
 from misc.distributed.ranks import ALONE, Ranks, joined_ranks
 from misc.errors import UserError, exit_on_user_error
-from misc.evaluation.accuracy import test_classifier as classify
-from misc.evaluation.accuracy import validate
-from misc.evaluation.evaluate import test_student as send
+from misc.evaluation.accuracy import evaluate_classifier, validate
+from misc.evaluation.evaluate import evaluate_student
 from misc.files import ROOT
 from misc.training.step import TrainingStep
 from model.decoder import ResNetDecoder
@@ -141,7 +140,11 @@ def results(ranks: Ranks, student: SplitClassifier, batch_size: int) -> list[dic
     batches = SomeBatches(SequentialSampler(images), ranks, batch_size)
     loader = DataLoader(images, batch_sampler=batches)
     rounded = validate(student, loader, CPU, ranks)
-    return [rounded, classify(student, loader, CPU, "", ranks), send(student, loader, CPU, ranks)]
+    return [
+        rounded,
+        evaluate_classifier(student, loader, CPU, "", ranks),
+        evaluate_student(student, loader, CPU, ranks),
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [2, 10])

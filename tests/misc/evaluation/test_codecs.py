@@ -88,7 +88,7 @@ def test_metadata_of_the_source_is_not_counted(photo, name):
 
 
 def small(model: CompressionModel) -> CompressionModel:
-    """Prepares an untrained model whose images are not all black."""
+    """Return an untrained model, ready to code, whose images are not all black."""
     torch.manual_seed(0)
     for parameter in model.g_s[-1].parameters():
         torch.nn.init.normal_(parameter, 0.5 if parameter.ndim == 1 else 0.0, 0.2)

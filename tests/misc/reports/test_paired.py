@@ -1,46 +1,48 @@
-"""Differences between methods with the same beginnings, against cases by hand."""
+"""Differences between methods whose runs begin with the same weights, by hand."""
 
 import math
 
 import pytest
 
 from misc.evaluation.curves import Point
-from misc.reports.paired import Estimate, comparisons, estimate, rate_differences, top1_difference, without_compared
-from misc.reports.paired_table import conclusion, paired_table
-from misc.sweeps.table import beginning, lmbda
+from misc.reports.paired import (
+    Estimate,
+    comparisons,
+    conclusion,
+    estimate,
+    paired_table,
+    rate_differences,
+    top1_difference,
+    without_compared,
+)
+from misc.sweeps.table import SweepRow
 
 REFERENCE = [Point(100, 60), Point(200, 64)]  # 4 points for twice the bytes
 
 
-def rows_of(method: str, points: dict[tuple[str, int], Point | None]) -> list[dict[str, str]]:
-    """Returns rows by (lmbda, seed of the beginning); None was not run."""
-    rows = []
-    for (value, seed), point in points.items():
-        weights = f'x.weights_path="sweeps/s/first-seed{seed}/weights.safetensors"'
-        row = {
-            "run": f"{method}-{value}-{seed}",
-            "method": method,
-            "set": f"lmbda={value} {weights}",
-            "seed": str(seed),
-        }
-        found = {"images": "not run", "top1": "", "sent_bytes": ""}
-        if point:
-            found = {"images": "9", "top1": str(point.top1), "sent_bytes": str(point.bytes_per_image)}
-        rows.append(row | found)
-    return rows
+def row_of(run: str, method: str, begins_with: str | None, lmbda: float, seed: int, point: Point | None) -> SweepRow:
+    row = SweepRow(run, method, "a.yaml", "", begins_with, lmbda, seed)
+    return row._replace(images=9, sent_bytes=point.bytes_per_image, top1=point.top1) if point else row
 
 
-def beginnings(seeds: int) -> list[dict[str, str]]:
-    facts = {"method": "first", "set": "", "images": "not run", "sent_bytes": "", "top1": ""}
-    return [{"run": f"first-seed{seed}", "seed": str(seed), **facts} for seed in range(seeds)]
+def rows_of(method: str, points: dict[tuple[float, int], Point | None]) -> list[SweepRow]:
+    """Return rows by (lmbda, seed of the beginning); None was not run."""
+    return [
+        row_of(f"{method}-{value}-{seed}", method, f"first-seed{seed}", value, seed, point)
+        for (value, seed), point in points.items()
+    ]
 
 
-def curve(seeds: int, shift: float = 0.0) -> dict[tuple[str, int], Point]:
-    """Returns two points per seed: every seed has curves of its own."""
+def beginnings(seeds: int) -> list[SweepRow]:
+    return [row_of(f"first-seed{seed}", "first", None, 0.2, seed, None) for seed in range(seeds)]
+
+
+def curve(seeds: int, shift: float = 0.0) -> dict[tuple[float, int], Point]:
+    """Return two points per seed: every seed has curves of its own."""
     points = {}
     for seed in range(seeds):
-        points["0.1", seed] = Point(200 + 10 * seed, 64 + seed**2 + shift)
-        points["0.2", seed] = Point(100 + 7 * seed, 60 - seed + shift)
+        points[0.1, seed] = Point(200 + 10 * seed, 64 + seed**2 + shift)
+        points[0.2, seed] = Point(100 + 7 * seed, 60 - seed + shift)
     return points
 
 
@@ -90,7 +92,7 @@ def test_a_method_that_is_the_reference_one_point_higher_is_just_that():
     ]
     slope = sum((4 + seed**2 + seed) / math.log((200 + 10 * seed) / (100 + 7 * seed)) for seed in range(3)) / 3
     assert higher.rate.mean == pytest.approx(100 * math.expm1(-1 / slope))
-    assert higher.means["0.1"][1] == (pytest.approx(65 + 5 / 3), pytest.approx(estimate([64.0, 65, 68]).deviation), 3)
+    assert higher.means[0.1][1] == (pytest.approx(65 + 5 / 3), pytest.approx(estimate([64.0, 65, 68]).deviation), 3)
     assert conclusion([none, higher, same]) == (
         'At equal bytes and against "none", top-1 is higher with "higher" (+1.0 to +1.0 points; '
         f"bytes {higher.rate.mean:+.1f} to {higher.rate.mean:+.1f} %); "
@@ -100,10 +102,10 @@ def test_a_method_that_is_the_reference_one_point_higher_is_just_that():
 
 def test_what_is_missing_is_not_run_and_one_seed_has_no_spread():
     points, absent = curve(2), dict.fromkeys(curve(2))
-    one = {**absent, ("0.1", 0): Point(200, 66), ("0.2", 0): Point(100, 62)}
+    one = {**absent, (0.1, 0): Point(200, 66), (0.2, 0): Point(100, 62)}
     apart = {key: Point(point.bytes_per_image * 9, point.top1) for key, point in points.items()}
     rows = beginnings(2) + rows_of("none", points) + rows_of("one", one) + rows_of("absent", absent)
-    half = {**absent, ("0.1", 1): Point(200, 66)}
+    half = {**absent, (0.1, 1): Point(200, 66)}
     found = comparisons(rows + rows_of("half", half) + rows_of("apart", apart), "none")
     header, *cells = paired_table(found)
     assert header[1:5] == ["bytes, lmbda 0.1", "top-1 %, lmbda 0.1", "bytes, lmbda 0.2", "top-1 %, lmbda 0.2"]
@@ -129,15 +131,15 @@ def test_nothing_to_compare():
 def test_several_runs_from_one_beginning_are_averaged():
     rows = beginnings(3) + rows_of("none", curve(3)) + rows_of("other", curve(3, -1)) + rows_of("other", curve(3, 3))
     _, other = comparisons(rows, "none")
-    assert other.values == pytest.approx([1, 1, 1]) and other.means["0.1"][1].seeds == 3
+    assert other.values == pytest.approx([1, 1, 1]) and other.means[0.1][1].seeds == 3
 
 
 def test_the_points_of_a_seed_may_have_beginnings_of_their_own():
-    def own(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-        return [row | {"set": row["set"].replace("first-", f"first-{lmbda(row)}-")} for row in rows]
-
-    rows = own(rows_of("none", curve(3)) + rows_of("higher", curve(3, 1.0)))
-    firsts = [{**row, "run": row["run"].replace("-", f"-{value}-")} for value in (0.1, 0.2) for row in beginnings(3)]
+    rows = [
+        row._replace(begins_with=row.begins_with.replace("-", f"-{row.lmbda}-"))
+        for row in rows_of("none", curve(3)) + rows_of("higher", curve(3, 1.0))
+    ]
+    firsts = [row._replace(run=row.run.replace("-", f"-{value}-")) for value in (0.1, 0.2) for row in beginnings(3)]
     assert comparisons(firsts + rows, "none")[1].values == pytest.approx([1, 1, 1])
 
 
@@ -151,14 +153,8 @@ def test_two_seeds_are_too_few_for_a_verdict():
 
 
 def test_what_is_compared_and_what_it_begins_with_are_no_curves():
-    (row,) = rows_of("tuned", {("0.3", 0): Point(90, 66)})
-    tuned = [row | {"set": row["set"].replace("first-", "other-")}]
+    (row,) = rows_of("tuned", {(0.3, 0): Point(90, 66)})
+    tuned = [row._replace(begins_with="other-seed0")]
     rows = beginnings(1) + rows_of("none", curve(1)) + rows_of("other", curve(1)) + tuned
     assert without_compared(rows, "none") == tuned
     assert without_compared(rows, "missing") == rows
-
-
-def test_beginning_and_lmbda_are_read_from_what_was_set():
-    rows = rows_of("method", curve(3))
-    assert (beginning(rows[0]), lmbda(rows[0])) == ("first-seed0", "0.1")
-    assert beginning({"set": "a.lmbda=0.1"}) is lmbda({"set": "a.lmbda=0.1"}) is None

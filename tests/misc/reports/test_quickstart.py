@@ -9,7 +9,9 @@ import pytest
 
 from misc.errors import UserError
 from misc.evaluation.codec_table import CodecPoint
+from misc.files import ROOT
 from misc.reports import quickstart as report
+from misc.tables import text_table
 
 POINTS = [
     CodecPoint("JPEG", 5, 512.0, 0.5, 1.0, 60.0, 90.0, 95.0, 10, 2.0, 3.0),
@@ -19,7 +21,7 @@ POINTS = [
 
 
 def results_of(top1: float, sent_kb: float = 0.0625, teacher: float = 95.0, images: int = 10) -> dict:
-    """Returns what a test writes for a student; its strings are half of what is sent."""
+    """Return what a test writes for a student; its strings are half of what is sent."""
     student = {
         "images": images,
         "top1": top1,
@@ -32,7 +34,7 @@ def results_of(top1: float, sent_kb: float = 0.0625, teacher: float = 95.0, imag
     return {
         "teacher": {"images": images, "top1": teacher, "top5": 100.0},
         "student": student,
-        "weights": str(report.ROOT / "resources" / "weights.safetensors"),
+        "weights": str(ROOT / "resources" / "weights.safetensors"),
         "command": "main_classification_torchdistill.py --set a=<b>",
         "git_revision": "abc123",
         "seed": 0,
@@ -44,7 +46,7 @@ def results_of(top1: float, sent_kb: float = 0.0625, teacher: float = 95.0, imag
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """Writes a run folder and returns it."""
+    """Write a run folder and return it."""
 
     def write(name: str, *args, **kwargs) -> Path:
         path = tmp_path / "runs" / name / "test.json"
@@ -87,7 +89,7 @@ def test_the_table_compares_at_the_students_accuracy(run_dir):
         ["teacher", "95.00 %", "", "", "", ""],
         ["sg", "75.00 %", "20.00", "64.0", "16.0 ×", "not reached"],  # JPEG: half way from 512 to 2048 in log-bytes
     ]
-    lines = report.text_table(table).splitlines()
+    lines = text_table(table).splitlines()
     assert len({len(line) for line in lines}) == 1
 
 
@@ -106,7 +108,7 @@ def test_what_cannot_be_compared_is_refused(run_dir, second, said):
 
 def test_codecs_of_another_teacher_are_refused(run_dir):
     runs = report.read_runs([run_dir("a", 85.0)])
-    with pytest.raises(UserError, match=r"the codecs were measured with a teacher of 80.00 % top-1"):
+    with pytest.raises(UserError, match=r"the codecs were evaluated with a teacher of 80.00 % top-1"):
         report.teacher_of(runs, [point._replace(teacher_top1=80.0) for point in POINTS])
 
 
@@ -126,7 +128,7 @@ def test_results_without_a_part_are_refused(run_dir, part):
 
 
 class Page(HTMLParser):
-    """Collects images, links to elsewhere, text and unclosed elements of a page."""
+    """The images, text and unclosed elements of a page that has no scripts or links to other files."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -147,11 +149,12 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_is_whole_and_escapes_what_it_is_given(run_dir):
+def test_the_page_is_whole_and_escapes_its_values(run_dir):
     runs = report.read_runs([run_dir("s<g", 75.0)])
     conditions = report.conditions(runs, "make maps", "make page")
-    page = Page(report.page(report.summary_table(runs, POINTS), "plot.svg", "sheet.png", "1 < 2", conditions))
+    page = Page(report.page(report.summary_table(runs, POINTS), "1 < 2 <script>", conditions).decode())
     assert page.open == []
-    assert page.images == ["plot.svg", "sheet.png"]
-    for text in ("s<g", "16.0 ×", "1 < 2", "--set a=<b>", "weights resources/weights.safetensors", "git abc123"):
+    assert page.images == ["rate_accuracy.svg", "saliency.png"]
+    for text in ("s<g", "16.0 ×", "1 < 2 <script>", "--set a=<b>", "weights resources/weights.safetensors"):
         assert text in page.text
+    assert "git abc123" in page.text
