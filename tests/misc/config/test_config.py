@@ -355,6 +355,12 @@ def test_testing_builds_what_test_names(base, objects):
     assert [photos.root for photos in objects.Photos.built] == ["some/folder"]  # its anchor lies in the dropped one
 
 
+def test_a_dry_run_gets_the_classes_in_place_of_the_data_sets(base, objects):
+    config = load_config(base, mode="dry_run")
+    assert config.data["datasets"] == {"train": objects.Photos, "test": objects.Photos}
+    assert not objects.Photos.built
+
+
 def test_scratch_is_not_built(write):
     path = replaced(write, "vars:\n", f"vars:\n  scratch: !import_call {{key: {MODULE}.Unbuildable}}\n")
     assert "vars" not in load_config(path).data
@@ -591,6 +597,13 @@ def test_one_value_can_be_built_alone():
     assert type(config.construct(f"{path}.encoder")).__name__ == "ResidualEncoder"
     assert config.construct(f"{path}.backbone")["channels"] == [32, 64, 128, 128]
     assert config.construct("test.test_data_loader.dataset_id") == "val"
-    assert config.has(path) and not config.has("models.model.kwargs")
+    assert config.has(path) and not config.has("models.model.kwargs") and not config.has(f"{path}.encoder.key.name")
     with pytest.raises(UserError, match="'models' has no 'student_modle'; did you mean 'student_model'"):
         config.construct("models.student_modle")
+
+
+def test_a_path_finds_a_key_with_dots_whoever_asks(write):
+    adaptations = "adaptations: {layer.1: {key: Linear, kwargs: {in_features: 1, out_features: 2}}}"
+    config = compose_config(replaced(write, "    model: {", f"    model: {{{adaptations}, "))
+    path = "train.stage1.model.adaptations.layer.1.kwargs.in_features"
+    assert config.has(path) and config.construct(path) == 1 and not config.has(path.replace("layer.1", "layer.2"))
