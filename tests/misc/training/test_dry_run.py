@@ -1,4 +1,4 @@
-"""One config of each family, at full image size with shallow backbones; the largest as they are where time allows."""
+"""Dry runs of one config of each family, at full image size, with shallow backbones except in slow tests."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_the_main_config_has_the_papers_numbers(capsys):
         assert number in printed
 
 
-def test_a_mistake_is_told_without_data_or_weights(capsys):
+def test_a_mistake_is_found_without_data_or_weights(capsys):
     with pytest.raises(SystemExit):
         printed_by(
             "quickstart/phd_resnet.yaml", capsys, "models.student_model.kwargs.decoder.init.kwargs.out_channels=7"
