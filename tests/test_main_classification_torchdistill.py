@@ -1,4 +1,4 @@
-"""The whole job at the smallest size: maps, two training stages, test through bytes; and a user's mistakes."""
+"""End to end at the smallest size: maps, two training stages, test through bytes; and users' mistakes."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def workspace(tmp_path_factory) -> Path:
 
 
 def arguments_of(backbone: str, workspace: Path) -> dict:
-    """Returns the keyword arguments of `create_backbone`."""
+    """Return the keyword arguments of `create_backbone`."""
     return {
         **ARCHITECTURES[backbone],
         "num_classes": 10,
@@ -82,7 +82,7 @@ def arguments_of(backbone: str, workspace: Path) -> dict:
 
 @pytest.fixture
 def command(workspace) -> Callable[..., list[str]]:
-    """Builds the command line of a quickstart config, whose backbone its name tells, on the small workspace."""
+    """Build the command line of a quickstart config, whose name contains its backbone, on the small workspace."""
 
     def build(name: str, *more: str) -> list[str]:
         backbone = name.split("_")[1]
@@ -163,7 +163,7 @@ def test_a_hyperprior_trains_and_counts_its_networks_as_the_edge(command, tmp_pa
     assert student["edge_parameters"] > 141_696 and student["bpp_bytes"] > 0
 
 
-def test_a_classifier_trains_alone_and_goes_on_from_its_weights(workspace, tmp_path, capsys):
+def test_a_classifier_trains_alone_and_continues_from_its_weights(workspace, tmp_path, capsys):
     settings = {
         "dataset_root": workspace / "digits",
         "train.num_epochs": 1,
@@ -197,7 +197,7 @@ def test_same_seed_gives_the_same_weights(command, tmp_path):
 
 
 class Killed(BaseException):
-    """Ends a run at once, as a signal would."""
+    """Ends a run immediately, as a signal would."""
 
 
 def kill_at(monkeypatch, kind: type, name: str, calls: int) -> None:
@@ -214,7 +214,7 @@ def kill_at(monkeypatch, kind: type, name: str, calls: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, capsys, monkeypatch, workers):
+def test_a_killed_run_resumes_to_the_same_bits(command, resnet_maps, tmp_path, capsys, monkeypatch, workers):
     loader = [f"train.stage{stage}.train_data_loader.kwargs" for stage in (1, 2)]
     settings = [f"{loader[0]}.num_workers={workers}", f"{loader[0]}.persistent_workers={bool(workers)}"]
     settings += [f"{loader[1]}={{batch_size: 20, num_workers: 0, drop_last: true}}"]
@@ -227,7 +227,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
     main(arguments("whole"))
     assert "resumed at" not in capsys.readouterr().out
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 0)
-    # Before the first step; in the middle of the second epoch; between the stages; after the validation of the third.
+    # Before the first step; in the middle of the second epoch; in stage 2, before a step and after the validation.
     steps, validations = (TrainingStep, "take"), (training.TrainingLoop, "keep_best")
     for method, call in ((steps, 1), (steps, 4), (steps, 2), (validations, 1)):
         with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -244,7 +244,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, resnet_maps, tmp_path, c
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert not list((tmp_path / "killed").glob("checkpoint*"))
 
-    main(arguments("killed"))  # has ended: only tested
+    main(arguments("killed"))  # the run has ended, so it is only tested
     assert "resumed at" not in capsys.readouterr().out
     line = failure(capsys, [*arguments("killed"), "--set", "lmbda=9"])
     assert "--resume needs the same config: line" in line and "9" in line
@@ -263,7 +263,7 @@ def test_two_trainings_in_one_folder_are_refused(command, tmp_path, capsys):
 
 
 def in_two_processes(arguments: list[str]) -> subprocess.CompletedProcess:
-    """Runs the command under torchrun."""
+    """Run the command under torchrun."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = str(ROOT / "main_classification_torchdistill.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -273,12 +273,12 @@ def in_two_processes(arguments: list[str]) -> subprocess.CompletedProcess:
 
 
 def table_of(printed: str) -> list[str]:
-    """Returns the test's table but for its times."""
+    """Return the rows of the test's table without its times."""
     rows = printed.split("Test on")[1].split("Results")[0].splitlines()
     return [row for row in rows if "encode / decode" not in row]
 
 
-def test_two_processes_train_in_one_folder_and_test_as_one_does(command, tmp_path, capsys):
+def test_two_processes_train_in_one_folder_and_test_like_a_single_one(command, tmp_path, capsys):
     run, loader = tmp_path / "run", "train.stage1.train_data_loader.kwargs"
     settings = [f"{loader}={{batch_size: 20, num_workers: 0, drop_last: true}}", "train.stage1.num_epochs=2"]
     settings += ["test.test_data_loader.kwargs={batch_size: 7, num_workers: 0}"]
@@ -301,7 +301,7 @@ def test_two_processes_train_in_one_folder_and_test_as_one_does(command, tmp_pat
     assert all(shared[name] == alone[name] for name in ("teacher", "student", "predictive_loss"))
 
 
-def test_a_batch_that_processes_do_not_divide_is_one_line(command, tmp_path, capfd):
+def test_a_batch_that_cannot_be_divided_among_processes_is_one_line(command, tmp_path, capfd):
     arguments = command("phd_resnet", "--run_dir", str(tmp_path / "run"), "--set", "batch_size=15")
     with pytest.raises(ChildFailedError):
         in_processes(2, main, arguments, start_method="fork")
@@ -325,11 +325,11 @@ def main_until_killed(arguments: list[str], step: int) -> None:
     main(arguments)
 
 
-def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bits(command, tmp_path, capfd):
+def test_a_killed_rank_ends_the_run_which_resumes_to_the_same_bits(command, tmp_path, capfd):
     loader = "train.stage1.train_data_loader.kwargs"
     settings = [f"{loader}={{batch_size: 10, num_workers: 1, drop_last: true}}", "train.stage1.num_epochs=1"]
     settings += ["train.stage1.val_data_loader.kwargs={batch_size: 9}", "test.test_data_loader.kwargs={batch_size: 9}"]
-    # The decoder is reached through a module that the stage adds: it must be the same on both, and come back.
+    # The stage adds a module behind the decoder: it must be equal on both ranks, and be restored.
     regressor = "{num_input_channels: 16, num_output_channels: 16, kernel_size: 1, stride: 1, padding: 0}"
     settings += [
         "train.stage1.student={forward_proc: forward_batch_only,"
@@ -374,7 +374,7 @@ train:
 
 
 def test_two_processes_have_the_gradients_of_one(command, tmp_path):
-    """Beside the sums over the batch, distortion and rate, there are means that weigh about as much."""
+    """Besides distortion and rate, which sum over the batch, the loss has means of about the same weight."""
     (tmp_path / "means.yaml").write_text(MEANS)
     config = tmp_path / "sums_and_means.yaml"
     config.write_text(f"base: [{ROOT}/config/quickstart/phd_resnet_hyperprior.yaml, means.yaml]")
@@ -442,11 +442,11 @@ def test_fine_tuning_moves_decoder_and_tail_alone(command, tmp_path, capsys):
     assert "no module 'decodr'; did you mean 'decoder'" in line
     (first / "weights.safetensors").unlink()
     main([*arguments, "--test_only"])
-    main(arguments)  # goes on from its own weights, whose tail is another by now
+    main(arguments)  # continues from its own weights, whose tail is no longer the teacher's
 
 
 def student_of(arguments: list[str], run: Path) -> SplitClassifier:
-    """Builds the student of a command line with the weights of a run."""
+    """Build the student of a command line with the weights of a run."""
     overrides = [value for flag, value in pairwise(arguments) if flag == "--set"]
     entry = load_config(arguments[1], overrides, "test").data["models"]["student_model"]
     student = get_model(entry["key"], **entry["kwargs"]).eval()
@@ -455,7 +455,7 @@ def student_of(arguments: list[str], run: Path) -> SplitClassifier:
 
 
 def failure(capsys, arguments: list[str]) -> str:
-    """Runs a command that must end with exit code 2 and one line on stderr; returns the line."""
+    """Run a command that must end with exit code 2 and one line on stderr; return the line."""
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2

@@ -112,23 +112,23 @@ def git_revision() -> str:
         return "unknown"
 
 
-def find_weights(entry: dict, run_dir: Path, required: bool) -> Path | None:
+def find_weights(entry: dict, run_dir: Path, are_needed: bool) -> Path | None:
     """Return the weights to start from: the run's own, or else the config's src_ckpt.
 
     Args:
         entry: the trained model's in the config.
         run_dir: the run's folder.
-        required: whether having neither is an error, instead of None.
+        are_needed: whether having neither is an error; else None is returned.
 
     Raises:
-        UserError: src_ckpt is not a file, or weights are required and there are none.
+        UserError: src_ckpt is not a file, or weights are needed and there are none.
     """
     own, source = run_dir / WEIGHTS, entry.get("src_ckpt")
     if own.is_file():
         return own
     if source is not None and not Path(source).is_file():
         raise UserError(f"no weights at {own}, nor at {source}, the config's src_ckpt; --skip_ckpt trains from scratch")
-    if source is None and required:
+    if source is None and are_needed:
         raise UserError(f"nothing to test: no weights at {own}; train first")
     return None if source is None else Path(source)
 

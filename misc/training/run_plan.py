@@ -69,7 +69,7 @@ def plan_run(
     train = not (test_only or has_ended)
     if train and skip_ckpt:
         return Plan(train=True)
-    return Plan(train, find_weights(entry, run_dir, required=test_only))
+    return Plan(train, find_weights(entry, run_dir, are_needed=test_only))
 
 
 def train_run(

@@ -1,10 +1,10 @@
-"""Kills map generation and training at random moments, lets them go on, and compares with what was left alone.
+"""Kill map generation and training at random moments, resume them, and compare with uninterrupted runs.
 
     python scripts/checks/torture.py
 
-Each is killed with SIGKILL at random moments, while it writes a file, and, of a training, while it validates. After
-every kill of the map generation, no map may be there in part. At the end the maps must be the same files, byte for
-byte, and the trained weights the same numbers, bit for bit. Works on the CPU, in a temporary folder.
+SIGKILL comes at any moment, while a file is being written, or while a training validates. After every kill of the map
+generation, each map must be complete or absent. In the end the maps must be identical byte for byte, and the trained
+weights bit for bit. Runs on the CPU, in a temporary folder.
 """
 
 import argparse
@@ -30,32 +30,17 @@ CONFIG = "config/quickstart/sg_resnet.yaml"
 MAPS = ["--saliency_type", "XGradCAM", "--eigen_smooth", "--mix_layers", "--patch_cam", "--target_dim", "28"]
 MAPS += ["--batch_size", "10"]
 ANY, WRITING, VALIDATING = "any moment", "writing", "validating"
-# A training that notes on disk when it validates, and keeps a checkpoint more often than every ten minutes.
-TRAINING = """
-import sys
-from pathlib import Path
-from misc.training import loop as training
-from main_classification_torchdistill import main
-validate, training.CHECKPOINT_EVERY, mark = training.validate, {seconds}, Path({mark!r})
-def marked(*args):
-    mark.touch()
-    try:
-        return validate(*args)
-    finally:
-        mark.unlink()
-training.validate = marked
-main(sys.argv[1:])
-"""
+CHECKPOINT_EVERY = 5  # seconds
 
 
 def get_argparser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add("--kills", type=int, default=20, help="of each (default: %(default)s)")
-    add("--images", type=int, default=12_000, help="to train on, quickstart's number by default (%(default)s)")
+    add("--kills", type=int, default=20, help="of map generation and of training (default: %(default)s)")
+    add("--images", type=int, default=12_000, help="to train on (default: %(default)s, as in the quickstart)")
     add("--epochs", type=int, default=2, help="of each of the two stages (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the moments to kill at (default: %(default)s)")
     return parser
 
 
@@ -66,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         folder = Path(name)
         write_data_set(folder / "digits", num_train=args.images, num_val=max(20, args.images // 6))
-        rows = [["", "undisturbed s", "killed s", "kills", "moments", "lost per kill s", "compared", "differing"]]
+        rows = [["", "uninterrupted s", "killed s", "kills", "moments", "lost per kill s", "compared", "differing"]]
         for title, torture in (("maps", torture_maps), ("training", torture_training)):
             rows.append([title, *torture(folder, args, chance)])
     print(text_table(rows))
@@ -75,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def torture_maps(folder: Path, args: argparse.Namespace, chance: random.Random) -> list[str]:
-    """Returns the row of the map generation."""
+    """Return the table's row of the map generation."""
     program = [str(ROOT / "saliency_maps/cam_prep/cam_map_generation.py"), "--config", str(ROOT / CONFIG)]
     program += ["--input", str(folder / "digits/train"), "--device", "cpu", *MAPS, "--output"]
     whole, killed = folder / "maps", folder / "maps_killed"
@@ -93,11 +78,12 @@ def torture_maps(folder: Path, args: argparse.Namespace, chance: random.Random) 
 
 
 def torture_training(folder: Path, args: argparse.Namespace, chance: random.Random) -> list[str]:
-    """Returns the row of a training in two stages, with the maps made before."""
+    """Return the table's row of a training in two stages, with the maps made before."""
     settings = {"dataset_root": folder / "digits", "map_root": folder / "maps"}
     settings |= {f"train.stage{stage}.num_epochs": args.epochs for stage in (1, 2)}
     mark = folder / "validating"
-    program = ["-c", TRAINING.format(seconds=5, mark=str(mark)), "--config", str(ROOT / CONFIG), "--device", "cpu"]
+    program = [str(ROOT / "scripts/checks/marked_training.py"), str(mark), str(CHECKPOINT_EVERY)]
+    program += ["--config", str(ROOT / CONFIG), "--device", "cpu"]
     program += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     program += ["--skip_ckpt", "--resume", "--run_dir"]
     whole, killed = folder / "run", folder / "run_killed"
@@ -107,7 +93,7 @@ def torture_training(folder: Path, args: argparse.Namespace, chance: random.Rand
 
 
 def compared(whole: dict, killed: dict, equal: Callable) -> list[str]:
-    """Returns how many things were compared, and how many differ or are there once only."""
+    """Return how many items were compared, and how many differ or exist only once."""
     shared = whole.keys() & killed.keys()
     differing = sum(not equal(whole[name], killed[name]) for name in shared) + len(whole.keys() ^ killed.keys())
     return [f"{len(whole):,}", str(differing)]
@@ -122,58 +108,58 @@ def torture(
     kills: int,
     chance: random.Random,
 ) -> list[str]:
-    """Runs a program undisturbed, then again with kills.
+    """Run a program uninterrupted, then again with kills.
 
     Args:
-        whole: the program's arguments.
+        whole: arguments of Python for the uninterrupted run.
         killed: the same with another output.
-        output: where the killed one writes.
-        mark: file that is there while it validates.
-        check: what must hold after every kill.
-        kills: how many.
-        chance: decides when.
+        output: folder into which the killed run writes.
+        mark: file that exists while the program validates; None if it never does.
+        check: called after every kill; raises if something is wrong.
+        kills: their number.
+        chance: decides when to kill.
 
     Returns:
-        The row's cells up to the comparison.
+        The cells of the table's row up to the comparison.
     """
     start = time.monotonic()
     finish(whole)
-    undisturbed = time.monotonic() - start
+    uninterrupted = time.monotonic() - start
     moments = [ANY if number % 2 else WRITING for number in range(kills)]
-    if mark is not None:  # three of the four times that it validates, as each kill there takes it to the next
+    if mark is not None:  # at three of its four validations: waiting for one takes the training up to it
         for quarter in (1, 2, 3):
             moments[quarter * kills // 4] = VALIDATING
     start = time.monotonic()
     for number, wanted in enumerate(moments):
-        moments[number] = kill(killed, output, mark, wanted, chance.uniform(0, undisturbed / kills / 2))
+        moments[number] = kill(killed, output, mark, wanted, chance.uniform(0, uninterrupted / kills / 2))
         print(f"kill {number + 1} of {kills}, {moments[number]}", flush=True)
         check()
     finish(killed)
     seconds = time.monotonic() - start
     told = ", ".join(f"{moments.count(moment)} {moment}" for moment in sorted(set(moments)))
-    lost = (seconds - undisturbed) / kills
-    return [f"{undisturbed:.0f}", f"{seconds:.0f}", str(kills), told, f"{lost:.1f}"]
+    lost = (seconds - uninterrupted) / kills
+    return [f"{uninterrupted:.0f}", f"{seconds:.0f}", str(kills), told, f"{lost:.1f}"]
 
 
 def finish(program: Sequence[str]) -> None:
-    """Runs a program to its end."""
+    """Run a program to its end."""
     result = subprocess.run([sys.executable, *program], cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
-        raise UserError(f"the program failed: {(result.stderr.strip().splitlines() or ['without a word'])[-1]}")
+        raise UserError(f"the program failed: {(result.stderr.strip().splitlines() or ['no message'])[-1]}")
 
 
 def kill(program: Sequence[str], output: Path, mark: Path | None, wanted: str, delay: float) -> str:
-    """Starts a program and kills it at a moment after its first line; returns the moment that it was.
+    """Start a program, wait for its first line, and kill it; return the kind of moment at which it was killed.
 
     Args:
-        program: its arguments.
-        output: where it writes.
-        mark: file that is there while it validates.
-        wanted: the moment; where no file is seen being written for as long again, any will do.
-        delay: seconds from the first line before which nothing happens.
+        program: arguments of Python.
+        output: folder into which it writes.
+        mark: file that exists while it validates.
+        wanted: the kind of moment; if no file is written within twice the delay, any moment will do.
+        delay: seconds from the first line during which it is left alone.
 
     Raises:
-        UserError: it ended before.
+        UserError: the program ended before it was killed.
     """
     command = [sys.executable, "-u", *program]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -192,7 +178,7 @@ def kill(program: Sequence[str], output: Path, mark: Path | None, wanted: str, d
 
 
 def has_come(moment: str, output: Path, mark: Path | None) -> bool:
-    """Whether a moment is now."""
+    """Tell whether it is such a moment now."""
     if moment == WRITING:
         return any(is_temporary(file) for _, _, files in os.walk(output) for file in files)
     return moment == ANY or mark.exists()

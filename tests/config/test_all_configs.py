@@ -10,7 +10,7 @@ from torchdistill.models import registry as models
 import model.decoder
 import model.encoder
 import model.entropy
-from misc.config.load import compose_config
+from misc.config import compose_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base" not in path.parts and path.name != "sweep.yaml")
@@ -97,7 +97,7 @@ def test_images_are_normalised_as_the_backbone_was_trained(leaf):
 
 
 def compose(leaf: Path) -> dict:
-    """Returns the resolved config as plain data, tagged nodes left out."""
+    """Return the resolved config as plain data, without tagged nodes."""
     loader = type("Plain", (yaml.SafeLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)
     return yaml.load(compose_config(leaf).resolved, loader)

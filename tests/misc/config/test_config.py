@@ -61,7 +61,7 @@ test:
 
 @pytest.fixture(autouse=True)
 def objects(monkeypatch):
-    """A module for `!import_call` whose data sets tell what they were built with, and that they were built."""
+    """A module for `!import_call` whose data sets record with what they were built."""
 
     class Photos:
         built: ClassVar = []
@@ -145,7 +145,7 @@ def test_merge_key_sees_what_another_base_adds(write, base):
     assert train["stage1"]["autocast"] is train["stage2"]["autocast"] is None
 
 
-def test_a_leaf_may_be_a_base_and_hands_its_anchors_on(write, base, tmp_path):
+def test_a_leaf_may_be_a_base_and_passes_its_anchors_on(write, base, tmp_path):
     (tmp_path / "middle.yaml").write_text("base: base.yaml\nset: {lmbda: 0.07, train.stage1.num_epochs: 7}\n")
     (tmp_path / "more.yaml").write_text("vars: {another: *train}\n")
     config = load_config(write("base: [middle.yaml, more.yaml]\nset: {lmbda: 0.08}\n")).data
@@ -229,7 +229,7 @@ def test_one_value_in_two_places_stays_two(write, base):
     assert (data["lmbda"], data["epochs"]) == (2.0, 4)
 
 
-def test_key_with_points_is_addressed_as_written(write):
+def test_key_with_dots_is_addressed_as_written(write):
     adaptations = "adaptations: {layer.1: {key: Linear, kwargs: {in_features: 1, out_features: 2}}}"
     path = replaced(write, "    model: {", f"    model: {{{adaptations}, ")
     train = load_config(path, ["train.stage1.model.adaptations.layer.1.kwargs.in_features=5"]).data["train"]
@@ -245,7 +245,7 @@ def test_exponents_are_floats(base, text):
 
 
 @pytest.mark.parametrize("text", ["e3", "1e", "0x1e3", "a1e3"])
-def test_other_words_stay_what_they_are(base, text):
+def test_other_words_stay_strings(base, text):
     assert load_config(base, [f"name='{text}'"]).data["name"] == text
     if text != "0x1e3":
         assert load_config(base, [f"name={text}"]).data["name"] == text
@@ -355,6 +355,12 @@ def test_testing_builds_what_test_names(base, objects):
     assert [photos.root for photos in objects.Photos.built] == ["some/folder"]  # its anchor lies in the dropped one
 
 
+def test_a_dry_run_gets_the_classes_in_place_of_the_data_sets(base, objects):
+    config = load_config(base, mode="dry_run")
+    assert config.data["datasets"] == {"train": objects.Photos, "test": objects.Photos}
+    assert not objects.Photos.built
+
+
 def test_scratch_is_not_built(write):
     path = replaced(write, "vars:\n", f"vars:\n  scratch: !import_call {{key: {MODULE}.Unbuildable}}\n")
     assert "vars" not in load_config(path).data
@@ -370,7 +376,7 @@ def test_unknown_dataset_id(base):
     assert message.endswith("test.test_data_loader.dataset_id: no data set 'tset'; did you mean 'test'?")
 
 
-def test_missing_file_of_a_data_set_is_told_in_one_line(write):
+def test_missing_file_of_a_data_set_is_one_line(write):
     path = replaced(write, "unused: !import_call {", "unused: &u !import_call {").read_text()
     path = path.replace("Unbuildable", "Missing").replace("dataset_id: test", "dataset_id: unused")
     with pytest.raises(UserError, match=r"leaf.yaml:\d+: config_test_objects.Missing: .*'photos/'"):
@@ -424,7 +430,7 @@ def test_missing_file_of_a_data_set_is_told_in_one_line(write):
         ("!join [runs/, *name, .pt]", "!join runs", "!join needs a sequence"),
     ],
 )
-def test_mistakes_are_told(write, old, new, mistake):
+def test_mistakes_are_reported(write, old, new, mistake):
     assert mistake in error_of(replaced(write, old, new))
 
 
@@ -451,7 +457,7 @@ def test_all_mistakes_at_once_and_each_once(write):
     assert "; 2) " in message and "; 3) " in message and "; 4) " not in message
 
 
-def test_later_stage_may_go_on_with_the_optimizer(write):
+def test_later_stage_may_keep_the_optimizer(write):
     path = write(COMPLETE.replace("    optimizer: *optimizer\n", ""))  # stage 2 merges stage 1, so it has none either
     assert error_of(path).endswith("train.stage1: missing key 'optimizer'")
 
@@ -470,7 +476,7 @@ def test_required_top_level(write, missing):
     assert f"{missing}: missing key" in error_of(write(yaml.serialize(nodes)))
 
 
-# Files that are none -------------------------------------------------------------------------------------------------
+# Malformed files -----------------------------------------------------------------------------------------------------
 
 
 def test_missing_file(tmp_path):
@@ -506,7 +512,7 @@ def test_malformed_file(write, base, text, cause):
     assert cause.format(path=path) in error_of(path)
 
 
-def test_file_that_is_no_text(tmp_path):
+def test_binary_file(tmp_path):
     path = tmp_path / "weights.yaml"
     path.write_bytes(b"\x80\x81")
     assert f"cannot read {path}" in error_of(path)
@@ -538,7 +544,7 @@ TREES = st.dictionaries(
 
 
 def leaf_paths(tree, path=()):
-    """Yields (path, value) of every leaf of nested dictionaries and lists."""
+    """Yield (path, value) of every leaf of nested dictionaries and lists."""
     if not isinstance(tree, dict | list):
         yield path, tree
         return
@@ -591,6 +597,13 @@ def test_one_value_can_be_built_alone():
     assert type(config.construct(f"{path}.encoder")).__name__ == "ResidualEncoder"
     assert config.construct(f"{path}.backbone")["channels"] == [32, 64, 128, 128]
     assert config.construct("test.test_data_loader.dataset_id") == "val"
-    assert config.has(path) and not config.has("models.model.kwargs")
+    assert config.has(path) and not config.has("models.model.kwargs") and not config.has(f"{path}.encoder.key.name")
     with pytest.raises(UserError, match="'models' has no 'student_modle'; did you mean 'student_model'"):
         config.construct("models.student_modle")
+
+
+def test_a_path_finds_a_key_with_dots_whoever_asks(write):
+    adaptations = "adaptations: {layer.1: {key: Linear, kwargs: {in_features: 1, out_features: 2}}}"
+    config = compose_config(replaced(write, "    model: {", f"    model: {{{adaptations}, "))
+    path = "train.stage1.model.adaptations.layer.1.kwargs.in_features"
+    assert config.has(path) and config.construct(path) == 1 and not config.has(path.replace("layer.1", "layer.2"))

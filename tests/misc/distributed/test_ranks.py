@@ -1,4 +1,4 @@
-"""Ranks on the CPU, in processes that are forked: what they import is there already."""
+"""Ranks on the CPU, in forked processes, which need not import anything again."""
 
 import os
 import signal
@@ -49,21 +49,21 @@ def joined(function: Callable[..., Any], *args: Any) -> Any:
         return function(ranks, *args)
 
 
-def test_shares_are_all_and_nobody_elses_and_the_first_has_one():
+def test_shares_are_a_partition_and_the_first_is_not_empty():
     for count in range(8):
         shares = [list(Ranks(rank, 3).share(range(count))) for rank in range(3)]
         assert list(chain(*shares)) == list(range(count))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1 and (shares[0] or not count)
 
 
-def test_a_rank_alone_is_asked_for_nothing():
+def test_a_single_rank_communicates_with_nobody():
     assert ALONE.sum([1, 2.5]) == ALONE.mean([1, 2.5]) == [1, 2.5]
     assert ALONE.gather(["a"]) == ["a"] and ALONE.from_first(lambda: 3) == 3 and ALONE.own_seed(7) == 7
     config = {"kwargs": {"batch_size": 5}}
     assert shared(config, PartOfEachBatch, ALONE) is config
 
 
-def test_batches_that_ranks_do_not_divide_are_refused():
+def test_batches_that_cannot_be_divided_are_refused():
     two, images = Ranks(0, 2), list(range(7))
     check_batches("stage 1", DataLoader(images, 4, drop_last=True), two)
     check_batches("stage 1", DataLoader(images[:6], 4), two)
@@ -84,7 +84,7 @@ def test_batches_that_ranks_do_not_divide_are_refused():
         list(unequal)
 
 
-def test_losses_say_what_they_are_or_are_refused():
+def test_losses_of_unknown_reduction_are_refused():
     place = {"input": {"is_from_teacher": False, "module_path": ".", "io": "output"}}
     sums = [RateLoss(), SaliencyWeightedDistortion("a", "b"), SimpleLossWrapper(nn.MSELoss(reduction="sum"), **place)]
     means = [
@@ -101,7 +101,7 @@ def test_losses_say_what_they_are_or_are_refused():
 
 
 def epochs(ranks: Ranks) -> tuple[list, list, list, float]:
-    """Reads two training epochs and an evaluation; returns their indices, and a random number."""
+    """Read two training epochs and an evaluation; return their indices, and a random number."""
     torch.manual_seed(ranks.own_seed(0))
     images = list(range(14))
     kwargs = {"kwargs": {"batch_size": 4, "drop_last": True}, "sampler": {"class_or_func": RandomSampler}}
@@ -148,7 +148,7 @@ def results(ranks: Ranks, student: SplitClassifier, batch_size: int) -> list[dic
 
 
 @pytest.mark.parametrize("batch_size", [2, 10])
-def test_an_odd_number_of_images_gives_one_ranks_numbers(student, batch_size):
+def test_an_odd_number_of_images_gives_the_results_of_one_rank(student, batch_size):
     one = results(ALONE, student, batch_size)
     first, second = on_two(results, student, batch_size)
     assert first == second and first[1:] == one[1:] and one[2]["images"] == 7
@@ -166,13 +166,13 @@ def broadcast(ranks: Ranks, student: SplitClassifier) -> list[torch.Tensor]:
     return [tensor.numpy() for tensor in student.state_dict().values()]
 
 
-def test_models_become_the_first_ranks(student):
+def test_models_are_broadcast_from_the_first_rank(student):
     wanted = [tensor.clone().numpy() for tensor in student.state_dict().values()]
     for state in on_two(broadcast, student):
         assert all((tensor == other).all() for tensor, other in zip(state, wanted, strict=True))
 
 
-def test_who_is_not_numbered_is_alone(monkeypatch):
+def test_a_process_without_a_rank_is_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with joined_ranks() as ranks:
@@ -187,7 +187,7 @@ subprocess.Popen([sys.executable, "-c", {ORPHAN!r}], stdout=subprocess.PIPE).std
 
 
 def test_a_rank_ends_with_the_process_that_started_it():
-    # What it inherits of its parent's stderr is open for as long as it lives.
+    # It inherits stderr, so `run` returns only when it has ended.
     subprocess.run([sys.executable, "-c", PARENT], cwd=ROOT, capture_output=True, timeout=60, check=True)
 
 
@@ -207,7 +207,7 @@ def user_error(ranks: Ranks) -> None:
 
 
 def bug(ranks: Ranks) -> None:
-    print("shown by", ranks.rank, flush=True)  # a process that is terminated flushes nothing
+    print("shown by", ranks.rank, flush=True)  # a terminated process flushes nothing
     if not ranks.first:
         raise ZeroDivisionError
     ranks.wait()
@@ -234,7 +234,7 @@ def test_a_rank_that_ends_ends_all_and_one_says_why(capfd, caplog, function, lin
         on_two(function)
     assert time.monotonic() - start < PATIENCE.total_seconds() / 2
     out, err = capfd.readouterr()
-    # A traceback is the process's own to print in some releases of torch, and torchrun's to log in others.
+    # In some releases of torch the process prints its traceback, in others torchrun logs it.
     assert line in (err + caplog.text if function is bug else err)
     assert err.count("error: ") == line.count("error: ")
     assert out.split() == (["shown", "by", "0"] if function is bug else [])

@@ -1,8 +1,9 @@
-"""Checkpoints: whole, the one before kept, damage seen, nothing executed."""
+"""Checkpoints: complete or absent, the previous one kept, damage detected, nothing executed."""
 
 import hashlib
 import os
 import random
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from misc.errors import UserError
 from misc.training import checkpoint
 from misc.training.checkpoint import (
     NAMES,
+    Progress,
+    describe_resume_point,
     random_state,
     read_checkpoint,
     remove_checkpoints,
@@ -30,6 +33,30 @@ def test_the_newest_is_read_and_the_one_before_it_kept(tmp_path):
     assert torch.equal(read_checkpoint(tmp_path)["weights"], torch.ones(2, dtype=torch.int64))
     remove_checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_torch_opens_the_file(tmp_path):
+    save_checkpoint(tmp_path, {"weights": torch.ones(3)})
+    assert torch.equal(torch.load(tmp_path / NAMES[1], weights_only=True)["weights"], torch.ones(3))
+
+
+def test_one_of_an_earlier_version_is_refused_in_one_line(tmp_path):
+    torch.save({"at": {"stage": 1}}, tmp_path / "archive.pt")
+    archive = (tmp_path / "archive.pt").read_bytes()
+    (tmp_path / NAMES[1]).write_bytes(hashlib.sha256(archive).digest() + archive)
+    with pytest.raises(UserError, match=r"checkpoint.pt was written by an earlier version: finish the run with that"):
+        read_checkpoint(tmp_path)
+
+
+def test_progress_counts_steps_epochs_and_stages():
+    progress = Progress()
+    for seconds, rate in ((1.0, 2.0), (3.0, 4.0)):
+        progress.add_step({"loss": 1.0, "rate": rate}, seconds)
+    assert progress.mean_losses() == {"loss": 1.0, "rate": 3.0} and progress.epoch_seconds == 3
+    assert progress.next_epoch() == Progress(epoch=2, total_steps=2, history_rows=1)
+    assert progress.next_epoch().next_stage() == Progress(stage=2, total_steps=2, history_rows=2)
+    assert describe_resume_point({"progress": asdict(progress)}) == "stage 1, epoch 1, step 3"
+    assert Progress(**asdict(progress)) == progress
 
 
 @pytest.mark.parametrize("position", [0, 40, 200, -1])

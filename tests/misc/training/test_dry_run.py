@@ -1,10 +1,13 @@
-"""One config of each family, at full image size with shallow backbones; the largest as they are where time allows."""
+"""Dry runs of one config of each family, at full image size, with shallow backbones except in slow tests."""
 
 import pytest
 
 from main_classification_torchdistill import main
+from misc.datasets.image_folder import ImageFolder
 from misc.files import ROOT
+from misc.training.dry_run import shrink, without_weights
 from misc.training.run_folder import default_run_dir
+from saliency_maps.cam_loaders import ImageFolderWithMaps
 
 SWIN = "vars.backbone={pretrained: true, name: swin_tiny_patch4_window7_224, depths: [1, 1, 1, 1]}"
 RESNET = "vars.backbone={pretrained: true, name: resnet50, layers: [1, 1, 1, 1]}"
@@ -73,7 +76,7 @@ def test_the_main_config_has_the_papers_numbers(capsys):
         assert number in printed
 
 
-def test_a_mistake_is_told_without_data_or_weights(capsys):
+def test_a_mistake_is_found_without_data_or_weights(capsys):
     with pytest.raises(SystemExit):
         printed_by(
             "quickstart/phd_resnet.yaml", capsys, "models.student_model.kwargs.decoder.init.kwargs.out_channels=7"
@@ -99,3 +102,26 @@ def test_two_purposes_exclude_each_other(capsys):
     with pytest.raises(SystemExit):
         main(["--config", str(ROOT / "config/quickstart/phd_resnet.yaml"), "--dry_run", "--test_only"])
     assert "drop --test_only" in capsys.readouterr().err
+
+
+def test_entries_lose_their_weights_and_are_not_changed():
+    backbone = {"name": "resnet18", "pretrained": True}
+    kwargs = {"encoder": "g_a", "backbone": backbone, "trained_parts": {"modules": ["encoder"]}}
+    entry = {"key": "split_classifier", "src_ckpt": "w.pt", "kwargs": kwargs}
+    bare = without_weights(entry)
+    assert bare == {"key": "split_classifier", "kwargs": {"encoder": "g_a", "backbone": {"name": "resnet18"}}}
+    assert set(entry) == {"key", "src_ckpt", "kwargs"} and len(kwargs) == 3 and len(backbone) == 2
+    assert without_weights({"key": "timm", "kwargs": {"weights_path": "w.pt"}}) == {"key": "timm", "kwargs": {}}
+
+
+def test_only_a_data_set_with_maps_gets_random_maps():
+    loader = {"dataset_id": "train", "kwargs": {"batch_size": 64}}
+    config = {
+        "datasets": {"train": ImageFolderWithMaps, "val": ImageFolder},
+        "train": {"stage1": {"num_epochs": 9, "train_data_loader": loader}},
+        "test": {"test_data_loader": {"dataset_id": "val", "kwargs": {}}},
+    }
+    shrink(config, (3, 8, 8), num_classes=4)
+    assert set(config["datasets"]["train"][0][1]) == {"label", "saliency"}
+    assert isinstance(config["datasets"]["val"][0][1], int)
+    assert config["train"]["stage1"]["num_epochs"] == 1 and loader["kwargs"] == {"batch_size": 2}

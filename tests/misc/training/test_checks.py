@@ -1,21 +1,11 @@
+"""Checks before training: stages, and the length of schedules."""
+
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import SequentialSampler, TensorDataset
-from torchdistill.losses.high_level import WeightedSumLoss
 
 from misc.errors import UserError
 from misc.training.checks import check_schedule, plan_schedules, stages_of
-from misc.training.step import freeze_statistics, record_terms, to_device
-
-
-def test_frozen_batch_statistics_do_not_move_and_others_do():
-    frozen, free = nn.BatchNorm2d(3).requires_grad_(False), nn.BatchNorm2d(3)
-    model = nn.Sequential(frozen, free).train()
-    freeze_statistics(model)
-    model(torch.randn(4, 3, 2, 2) + 5)
-    assert torch.equal(frozen.running_mean, torch.zeros(3))
-    assert not torch.equal(free.running_mean, torch.zeros(3))
 
 
 def test_stages_go_by_number_and_a_single_stage_is_its_own():
@@ -59,24 +49,3 @@ def test_a_cycle_that_a_config_sets_to_another_length_is_refused(length):
     with pytest.raises(UserError, match=r"stage 1 takes 10 scheduler steps, its scheduler is set up for [78]: leave"):
         check_schedule("stage 1", stage, 5)
     check_schedule("stage 1", {**stage, "scheduler": None}, 5)
-
-
-def test_terms_are_recorded_weighted():
-    wrapper = {
-        "key": "SimpleLossWrapper",
-        "kwargs": {"input": {"is_from_teacher": False, "module_path": ".", "io": "output"}},
-    }
-    wrapper["kwargs"]["target"] = {"uses_label": True}
-    term = {"criterion": {"key": "MSELoss", "kwargs": {}}, "criterion_wrapper": wrapper, "weight": 3.0}
-    criterion, terms = WeightedSumLoss(sub_terms={"error": term}), {"of an earlier stage": 1.0}
-    record_terms(criterion, terms)
-    io = {"student": {".": {"output": torch.tensor([2.0])}}, "teacher": {}}
-    assert criterion(io, {}, torch.tensor([0.0])).item() == 12 == terms["error"]
-    assert list(terms) == ["error"]
-
-
-def test_images_become_channels_last_and_targets_keep_their_values():
-    batch = {"label": torch.arange(2), "saliency": torch.rand(2, 1, 4, 4)}
-    moved = to_device(batch, torch.device("cpu"))
-    assert all(torch.equal(moved[key], batch[key]) for key in batch)
-    assert to_device(torch.rand(2, 3, 4, 4), torch.device("cpu")).is_contiguous(memory_format=torch.channels_last)
