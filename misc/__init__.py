@@ -1,6 +1,6 @@
-"""Named nouns that the paper's figure does not show: config, losses, training, evaluation, files."""
+"""Everything around the model: config, data, training, evaluation, deployment, sweeps, reports."""
 
 import warnings
 
-# CompressAI imports torch_geometric, which compiles a function at import; neither is for the user to mend.
+# CompressAI imports torch_geometric, which compiles a function at import; the user can change neither.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

@@ -10,23 +10,23 @@ import torch
 
 from misc.errors import UserError
 
-READERS = 2
+WORKERS = 2
 
 
 def default_device() -> str:
-    """Return "cuda" where there is one, else "cpu"."""
+    """Return "cuda" if available, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def usable_device(name: str, index: int | None = None) -> torch.device:
-    """Return a device that this machine has.
+    """Return the named device, which must be available.
 
     Args:
         name: cpu, cuda or cuda:N.
-        index: which CUDA device a plain "cuda" means; None leaves it to torch.
+        index: the CUDA device that a plain "cuda" refers to; None leaves the choice to torch.
 
     Raises:
-        UserError: not a device, or none that is here.
+        UserError: not a device name, or a device that is not available.
     """
     try:
         device = torch.device(name)
@@ -44,20 +44,20 @@ def usable_device(name: str, index: int | None = None) -> torch.device:
 def share_cores() -> None:
     """Leave two cores to the data-loading workers and compute with the others; OMP_NUM_THREADS overrides this.
 
-    With more threads than free cores every parallel region waits for the slowest: on two cores a training step with two
-    threads beside two reading processes took 2.2 times as long as with one.
+    With more threads than free cores, every parallel region waits for the slowest thread: on two cores, a training step
+    with two threads beside two workers took 2.2 times as long as with one thread.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        # Not every system can say which cores a process may use.
+        # sched_getaffinity does not exist on every system
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores - READERS))
+        torch.set_num_threads(max(1, cores - WORKERS))
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Compute with one thread, so that timings are comparable; a device has little more to offer.
+    """Compute with one thread: for comparable timings, and for many small steps.
 
-    The number of threads is the whole process's: not for use in several threads at once.
+    The thread count is global to the process, so do not use this in several threads at once.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -68,7 +68,7 @@ def one_core() -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> str:
-    """Return the most memory that the process has held, and on CUDA the device's, for a reader."""
+    """Return the peak memory of the process, and of a CUDA device, as text."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
     held = f"{kilobytes / 1024**2:.2f} GiB"
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""A user's mistake: one line that names the cause and the remedy, exit code 2, no traceback."""
+"""User errors: one line with cause and remedy, exit code 2, no traceback."""
 
 import difflib
 import functools
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """Something only the user can mend: a path, a name, a value, a file. The message is one line."""
+    """An error in the user's input (path, name, value, file); the message is one line."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Returns `"; did you mean 'x'?"` for the nearest choice, or `"; expected one of a, b, c"` where none is near."""
+    """Return `"; did you mean 'x'?"` for the nearest choice, or `"; expected one of a, b, c"` if none is close."""
     choices = sorted(map(str, choices))
     near = difflib.get_close_matches(str(name), choices, n=1)
     if near:
@@ -28,7 +28,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns `"; the nearest there is 'x'"`, of the first 10,000 choices, or `"; there is none"`."""
+    """Return `"; the nearest there is 'x'"`, among the first 10,000 choices, or `"; there is none"`."""
     near = difflib.get_close_matches(name, islice(choices, 10_000), n=1, cutoff=0)
     return f"; the nearest there is '{near[0]}'" if near else "; there is none"
 
@@ -39,9 +39,9 @@ def first_few(items: Sequence[object], limit: int = 3) -> str:
 
 
 def exit_on_user_error(main: Callable[..., T]) -> Callable[..., T]:
-    """Decorates a command's `main`: a UserError becomes one line on stderr and exit code 2.
+    """Decorate a command's `main`: turn a UserError into one line on stderr and exit code 2.
 
-    A DataLoader worker re-raises with its traceback in front of the message, hence the last line only.
+    Only the last line of the message is printed: an error in a DataLoader worker arrives with its traceback before it.
     """
 
     @functools.wraps(main)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, locks between processes, and the repository's root."""
+"""Atomic file writes, locks between processes, and the repository's root."""
 
 import errno
 import fcntl
@@ -13,14 +13,14 @@ from typing import BinaryIO
 from misc.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
-TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # the names that mkstemp gives below
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # as mkstemp names them below
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path`; a crash at any moment leaves the old file or the new one, never a part.
+    """Write `content` to `path`; a crash leaves either the old file or the complete new one.
 
     Raises:
-        OSError: as the system gives it; `written` turns it into one line for the user.
+        OSError: from the system; `written` turns it into a UserError.
     """
     with open_atomically(path) as file:
         file.write(content)
@@ -46,7 +46,7 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` when the context ends, as `open_atomically`, with errors for the user.
+    """Open a file as `open_atomically` does, with errors for the user.
 
     Raises:
         UserError: the disk is full, or the place cannot be written to.
@@ -64,17 +64,17 @@ def unwritable(path: Path, error: OSError) -> UserError:
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file name is one that a killed process leaves behind."""
+    """Tell whether a file name is that of a temporary file, left behind by a killed process."""
     return TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold a lock while the context, or the process, lasts. Where the file system has no locks, none is held.
+    """Hold a lock until the context or the process ends; on a file system without locks, hold none.
 
     Args:
-        path: the lock's file; its folder is made if need be.
-        busy: the message where another process holds the lock.
+        path: the lock file; its folder is created if needed.
+        busy: the error message if another process holds the lock.
 
     Raises:
         UserError: another process holds it, or its folder cannot be written to.
@@ -95,7 +95,7 @@ def _acquire(path: Path, busy: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            # Unlike flock's, this lock is not inherited by data-loading workers, which outlive a killed parent.
+            # Unlike flock's, this lock is not inherited by data-loading workers, which may outlive a killed parent.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):

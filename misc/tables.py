@@ -1,10 +1,10 @@
-"""Tables of text, for a terminal and for Markdown."""
+"""Tables as plain text and as Markdown."""
 
 from collections.abc import Sequence
 
 
 def text_table(table: Sequence[Sequence[str]]) -> str:
-    """Lays a table out for a terminal: the first column to the left, the others to the right."""
+    """Format a table for a terminal: the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
     for first, *others in table:
@@ -14,7 +14,7 @@ def text_table(table: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    """Lays header and rows out as a Markdown table."""
+    """Format header and rows as a Markdown table."""
     header, *rows = table
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,25 +1,21 @@
-"""Decodes streams to classes, as a server does: the process holds the entropy model, the decoder and the tail alone.
+"""Decode streams to classes, as a server does: only the entropy model, the decoder and the tail are loaded.
 
-Prints the five most probable classes of every stream, numbered as the teacher numbers them.
+Print the five most probable classes of every stream, by the teacher's class indexes.
 """
 
 import argparse
-import io
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from misc.config.load import compose_config
 from misc.deploy.arguments import add_student, output_paths, weights_of
 from misc.deploy.load import load_server
+from misc.deploy.results import npy, ranking
 from misc.devices import usable_device
 from misc.errors import exit_on_user_error
 from misc.files import written
 from model.coding.bitstream import BitstreamError, read_packed
-
-CLASSES = 5
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -48,20 +44,6 @@ def main(argv: list[str] | None = None) -> None:
             with written(output) as file:
                 file.write(npy(h_hat[0]))
         print(f"{path}: {ranking(logits[0])}")
-
-
-def ranking(logits: Tensor) -> str:
-    """Returns the most probable classes and their probabilities in percent."""
-    probabilities, classes = logits.float().softmax(0).topk(min(CLASSES, len(logits)))
-    pairs = zip(classes.tolist(), probabilities.tolist(), strict=True)
-    return ", ".join(f"class {number} {probability:.1%}" for number, probability in pairs)
-
-
-def npy(tensor: Tensor) -> bytes:
-    """Returns the bytes of a NumPy file of float32."""
-    file = io.BytesIO()
-    np.save(file, tensor.float().cpu().numpy())
-    return file.getvalue()
 
 
 if __name__ == "__main__":

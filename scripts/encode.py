@@ -1,6 +1,6 @@
-"""Encodes images to streams, as a device at the edge does: the process holds the encoder and the entropy model alone.
+"""Encode images to streams, as an edge device does: only the encoder and the entropy model are loaded.
 
-Images of any mode and size are read and transformed as in the config's test. NAME.jpg becomes DIR/NAME.fsb.
+Images of any mode and size are transformed as in the config's test. NAME.jpg becomes DIR/NAME.fsb.
 """
 
 import argparse

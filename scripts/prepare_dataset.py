@@ -1,4 +1,4 @@
-"""Prepares data sets: ImageFolders with train/ and val/, and a manifest."""
+"""Prepare a data set: train/ and val/ with a folder per class, and a manifest."""
 
 import argparse
 from pathlib import Path
@@ -34,7 +34,7 @@ def get_argparser() -> argparse.ArgumentParser:
 
 
 def classes(text: str) -> Path | int:
-    """Reads a number of classes or the path of a file with their names."""
+    """Parse a number of classes, or the path of a file that lists them."""
     return int(text) if text.lstrip("-").isdigit() else Path(text)
 
 

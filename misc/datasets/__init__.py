@@ -1,6 +1,6 @@
-"""Data sets: images by class folder, and the commands' own data sets, made whole or not at all.
+"""Data sets: reading images by class folder, and preparing the data sets of the experiments.
 
-Configs name what they need from here.
+Configs import the names below from this package.
 """
 
 from misc.datasets.digits import split_folder

@@ -1,7 +1,7 @@
-"""Archives read as data: every member is checked before anything is written, and its name never becomes a path.
+"""Tar and zip archives as untrusted data: members are checked first, and their names never become paths.
 
-Neither `tarfile`'s nor a library's extraction is used. A member must be a regular file or a folder inside the archive,
-of the size that it declares. Callers choose file names themselves and write what `read` and `copy` give them.
+No extraction function is used. A member must be a regular file or a folder inside the archive, of the size that it
+declares. Callers choose the file names themselves and write what `read` and `copy` return.
 """
 
 import stat
@@ -15,7 +15,7 @@ from typing import IO
 from misc.errors import UserError
 
 CHUNK = 1 << 20
-# Whatever zipfile raises on foreign or damaged bytes, also a password or a compression that it does not know.
+# All that zipfile raises on foreign or damaged bytes, on a password, and on an unknown compression.
 ZIP_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError)
 TAR_DAMAGES = (tarfile.TarError, zlib.error, EOFError, ValueError, OSError)
 
@@ -25,11 +25,11 @@ class TarArchive:
 
     Args:
         path: the archive, as errors name it.
-        file: where to read it from; None opens `path`. Not compressed, unless `compressed`.
-        compressed: gzip.
-        accepts: whether a file of this name belongs into the archive.
-        expected: which files do, for the error message.
-        max_member_bytes: no member may be larger.
+        file: the file object to read; None opens `path`.
+        compressed: whether it is gzipped.
+        accepts: tells whether a file of this name is expected.
+        expected: the expected files in words, for the error message.
+        max_member_bytes: largest size of a member.
 
     Attributes:
         members: the files by name, without a leading "./"; folders are left out.
@@ -58,7 +58,7 @@ class TarArchive:
         except TAR_DAMAGES as error:
             raise self.damaged(error) from error
         try:
-            # TarFile's own iterator would follow a negative size backwards, for ever.
+            # TarFile's own iterator never ends on a negative size.
             while (member := self._next()) is not None:
                 self._check(member)
                 name = member.name.removeprefix("./")
@@ -79,28 +79,28 @@ class TarArchive:
         self._tar.close()
 
     def open(self, member: tarfile.TarInfo) -> IO[bytes]:
-        """Returns a member's bytes as a file."""
+        """Return a member's content as a file object."""
         return self._tar.extractfile(member)
 
     def read(self, member: tarfile.TarInfo) -> bytes:
-        """Returns a member's bytes.
+        """Return a member's content.
 
         Raises:
-            UserError: fewer of them than it declares.
+            UserError: it has fewer bytes than it declares.
         """
         try:
             content = self.open(member).read()
         except TAR_DAMAGES as error:
             raise self.damaged(error, member) from error
         if len(content) != member.size:
-            raise self._lies(member, len(content))
+            raise self._wrong_size(member, len(content))
         return content
 
     def copy(self, member: tarfile.TarInfo, path: Path) -> None:
-        """Writes a member's bytes to a new file.
+        """Write a member's content to a new file.
 
         Raises:
-            UserError: fewer of them than it declares.
+            UserError: it has fewer bytes than it declares.
         """
         written = 0
         with open(path, "xb") as target:
@@ -111,10 +111,10 @@ class TarArchive:
             except TAR_DAMAGES as error:
                 raise self.damaged(error, member) from error
         if written != member.size:
-            raise self._lies(member, written)
+            raise self._wrong_size(member, written)
 
     def damaged(self, error: Exception, member: tarfile.TarInfo | None = None) -> UserError:
-        """Returns the error for bytes that cannot be read."""
+        """Return the error to raise for bytes that cannot be read."""
         place = self._place if member is None else f"in {member.name[:200]!r}"
         return UserError(
             f"{self.name} is damaged or no tar file, {place} ({_one_line(error)}): "
@@ -136,7 +136,7 @@ class TarArchive:
                 f"{self.name} holds {member.name[:200]!r} of {member.size:,} bytes: expected 0{limit or ' or more'}"
             )
 
-    def _lies(self, member: tarfile.TarInfo, size: int) -> UserError:
+    def _wrong_size(self, member: tarfile.TarInfo, size: int) -> UserError:
         return UserError(
             f"{self.name} holds {member.name[:200]!r} with {size:,} of the {member.size:,} bytes that it declares: "
             f"compare the archive's MD5 with the official one"
@@ -180,10 +180,10 @@ class ZipArchive:
         self._zip.close()
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Returns the bytes of one of `members`.
+        """Return the content of one of `members`.
 
         Raises:
-            UserError: more of them than `max_bytes`, more or fewer than the member declares, or damaged ones.
+            UserError: larger than `max_bytes`, of another size than the member declares, or damaged.
         """
         size = self.members[name].file_size
         if size > max_bytes:
@@ -203,7 +203,7 @@ class ZipArchive:
 
 
 def _unsafe_name(name: str) -> str | None:
-    """Returns what is wrong with a name that leads out of the archive's folder; None where nothing is."""
+    """Return why a name leads out of the archive's folder; None if it does not."""
     if PurePosixPath(name).is_absolute() or name.startswith("\\") or name[1:2] == ":":
         return "an absolute path"
     if ".." in name.replace("\\", "/").split("/"):
@@ -220,7 +220,7 @@ def _unsafe_kind(member: tarfile.TarInfo) -> str | None:
 
 
 def _unsafe_mode(kind: int) -> str | None:
-    """Returns what is wrong with a file type of `stat`; archives made on Windows have none (0)."""
+    """Return why a file type of `stat` is not allowed, or None; archives made on Windows have the type 0."""
     if kind == stat.S_IFLNK:
         return "a symbolic link"
     return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "neither file nor folder"

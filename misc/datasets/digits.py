@@ -1,9 +1,11 @@
-"""Digits on photographs: the embedded data set, composed from what scikit-learn ships.
+"""Digits on photographs: a data set composed from images that scikit-learn ships.
 
 Each image is 64 x 64 RGB: one of scikit-learn's 1,797 handwritten digits (UCI Optical Recognition of Handwritten
 Digits, 8 x 8 grey) in random place, size, slant and colour on a random crop of one of its two sample photographs. The
 digit is the label; the composition mask of each val image is kept as ground truth for saliency. Train and val share no
 digit and no photograph region: the photographs are cut at fixed columns, the digits by a seeded, stratified split.
+
+scikit-learn is imported only to compose: every config imports this module, and most have other data.
 """
 
 from collections.abc import Iterator
@@ -12,10 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-import sklearn
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 
 from misc.datasets.prepared import make_data_set
 from misc.progress import progress_bar
@@ -40,14 +39,19 @@ class Composition:
 
 
 def split_digits(seed: int) -> dict[str, np.ndarray]:
-    """Returns the indices into `load_digits()` of each split, three quarters and one quarter of every class."""
+    """Return the indices into `load_digits()` of each split, three quarters and one quarter of every class."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     labels = load_digits().target
     train, val = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=seed)
     return {"train": np.sort(train), "val": np.sort(val)}
 
 
 def compose(split: str, count: int, seed: int) -> Iterator[Composition]:
-    """Yields `count` compositions of `split` ("train" or "val"), classes in turn; same arguments, same pixels."""
+    """Yield `count` compositions of `split` ("train" or "val"), cycling through the classes; deterministic."""
+    from sklearn.datasets import load_digits, load_sample_images
+
     digits, photos = load_digits(), [Image.fromarray(photo) for photo in load_sample_images().images]
     indices = split_digits(seed)[split]
     of_class = [indices[digits.target[indices] == label] for label in range(10)]
@@ -68,24 +72,24 @@ def _random_crop(photo: Image.Image, strip: tuple[float, float], rng) -> tuple[n
     side = int(rng.integers(SIZE, min(right - left, photo.height) + 1))
     x, y = int(rng.integers(left, right - side + 1)), int(rng.integers(0, photo.height - side + 1))
     box = (x, y, x + side, y + side)
-    # Cropped before it is resized, so that no pixel outside the box takes part in the interpolation.
+    # Crop, then resize: the interpolation must not reach pixels outside the box.
     crop = photo.crop(box).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return np.asarray(crop, dtype=np.float32) / 255, box
 
 
 def _random_digit(image: np.ndarray, rng) -> np.ndarray:
-    """Returns the digit's opacity (64, 64) in [0, 1], wholly inside the frame."""
+    """Return the digit's opacity (64, 64) in [0, 1], wholly inside the frame."""
     side = int(rng.integers(28, 47))
     glyph = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     glyph = glyph.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BICUBIC)
     canvas = Image.new("L", (SIZE, SIZE))
     canvas.paste(glyph, tuple(int(place) for place in rng.integers(0, SIZE - side + 1, 2)))
     opacity = np.asarray(canvas, dtype=np.float32) / 255
-    return np.clip((opacity - 0.32) / 0.36, 0, 1)  # sharpens the stroke that upsampling has blurred
+    return np.clip((opacity - 0.32) / 0.36, 0, 1)  # sharpen the stroke, which upsampling has blurred
 
 
 def _blend(background: np.ndarray, alpha: np.ndarray, rng) -> np.ndarray:
-    """Paints the digit in a random colour whose luminance stands out from the background beneath it."""
+    """Paint the digit in a random colour whose luminance stands out from the background beneath it."""
     luminance = np.array([0.299, 0.587, 0.114], dtype=np.float32)
     beneath = float((background @ luminance)[alpha > 0.5].mean())
     while True:
@@ -98,13 +102,13 @@ def _blend(background: np.ndarray, alpha: np.ndarray, rng) -> np.ndarray:
 
 
 def write_data_set(root: str | Path, num_train: int = NUM_TRAIN, num_val: int = NUM_VAL, seed: int = 0) -> dict:
-    """Writes train/ and val/ as ImageFolders, val_masks/ and manifest.json beside them; all of it or nothing.
+    """Write train/ and val/ as ImageFolders, with val_masks/ and manifest.json beside them; all or nothing.
 
     Args:
-        root: folder to write to; a data set that is already there with the same arguments is left as it is.
+        root: folder to write to; an existing data set with the same arguments is left as it is.
         num_train: images in train/.
         num_val: images in val/.
-        seed: decides every choice; the same seed and package versions give the same bytes.
+        seed: of every random choice; the same seed and package versions give the same bytes.
 
     Returns:
         The manifest: seed, counts, the digits of each split, photograph regions, package versions.
@@ -112,6 +116,8 @@ def write_data_set(root: str | Path, num_train: int = NUM_TRAIN, num_val: int = 
     Raises:
         UserError: the folder holds another data set.
     """
+    import sklearn
+
     wanted = {"data_set": "digits on photographs", "seed": seed, "num_train": num_train, "num_val": num_val}
 
     def write(folder: Path) -> dict:
@@ -138,8 +144,10 @@ def _write(root: Path, split: str, name: str, composition: Composition) -> None:
 
 
 def split_folder(root: str, split: str) -> str:
-    """Returns the folder of a split for a config's data set; composes the data set first where there is no folder."""
+    """Return the folder of a config's split; compose the data set first if the root folder does not exist."""
     if not Path(root).exists():
-        print(f"The data set {root} is not there yet: composing digits on photographs (about 20 seconds).", flush=True)
+        print(
+            f"The data set {root} does not exist yet: composing digits on photographs (about 20 seconds).", flush=True
+        )
         write_data_set(root)
     return str(Path(root) / split)

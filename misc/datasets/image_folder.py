@@ -1,4 +1,4 @@
-"""torchvision's ImageFolder that names a broken file instead of failing somewhere in an epoch."""
+"""An ImageFolder that reports broken files when it is built, not in the middle of an epoch."""
 
 import os
 from collections.abc import Callable
@@ -19,16 +19,21 @@ ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
 class ImageFolder(datasets.ImageFolder):
     """Images by class folder; all modes are converted to RGB.
 
-    When it is made, every file's ending is compared with its format's end marker and those that differ are decoded, so
-    that a truncated file is named before any training; a whole epoch of decoding is not needed for that.
+    The constructor compares the last bytes of every file with its format's end marker and decodes only the files that
+    lack it, so truncated files are reported before any training without decoding the whole data set.
 
     Args:
         root: folder of class folders.
         transform: from a PIL image.
 
     Raises:
-        UserError: no such folder, no images in it, or truncated and unreadable files (how many, the first names).
+        UserError: no such folder, no images in it, or truncated or unreadable files (their number and the first names).
+
+    Attributes:
+        has_maps: whether items carry a saliency map in their target.
     """
+
+    has_maps = False
 
     def __init__(self, root: str | Path, transform: Callable | None = None):
         if not Path(root).is_dir():
@@ -37,9 +42,9 @@ class ImageFolder(datasets.ImageFolder):
             super().__init__(str(root), transform, loader=read_rgb)
         except FileNotFoundError as error:
             raise UserError(f"{root} is no data set: {str(error).splitlines()[0]}") from error
-        self._refuse_broken_files()
+        self._reject_broken_files()
 
-    def _refuse_broken_files(self) -> None:
+    def _reject_broken_files(self) -> None:
         paths = [path for path, _ in self.samples]
         with ThreadPoolExecutor(8) as pool:
             whole = pool.map(_is_whole, paths)
@@ -52,11 +57,11 @@ class ImageFolder(datasets.ImageFolder):
 
 
 def read_rgb(path: str | Path) -> Image.Image:
-    """Reads an image of any mode as RGB; of 16 bits per pixel the upper eight count.
+    """Read an image of any mode as RGB; of 16 bits per channel, the upper eight are kept.
 
     Raises:
-        UserError: a truncated or unreadable file, pixels of no known range, or an image more than 100 times as long as
-            wide, which a transform of the shorter side would blow up; by name.
+        UserError: a truncated or unreadable file, pixels of unknown range, or an aspect ratio beyond 100 (resizing the
+            shorter side would blow such an image up); the message names the file.
     """
     try:
         with Image.open(path) as image:
@@ -68,7 +73,7 @@ def read_rgb(path: str | Path) -> Image.Image:
             return _eight_bits(image).convert("RGB")
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise what they like: DDS NotImplementedError, SPIDER AttributeError
+    except Exception as error:  # Pillow's decoders raise various types: DDS NotImplementedError, SPIDER AttributeError
         raise UserError(f"{path} is truncated or not an image ({error}): replace or remove it") from error
 
 

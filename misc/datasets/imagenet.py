@@ -1,8 +1,8 @@
 """ImageNet-1k (ILSVRC2012) from its official archives: ImageFolders with a folder per wnid.
 
 ILSVRC2012_img_train.tar holds a tar per class, ILSVRC2012_img_val.tar the validation images, whose classes are in
-ILSVRC2012_devkit_t12.tar.gz. MD5 sums are not compared, so that a part of ImageNet in the same layout is read as well.
-Folders are made class by class with a progress bar, and an interrupted run resumes with the class it was at.
+ILSVRC2012_devkit_t12.tar.gz. MD5 sums are not compared, so a subset of ImageNet in the same layout works as well.
+Classes are unpacked one by one, and an interrupted run resumes with the class at which it stopped.
 """
 
 import hashlib
@@ -32,21 +32,21 @@ VAL_IMAGE = re.compile(r"ILSVRC2012_val_\d+\.JPEG")
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 MAX_DEVKIT_BYTES = 100_000_000  # of one file; the official devkit has 2.5 MB
-SPACE = 1.03  # bytes on the disk for one in the archive: a file takes whole blocks
+SPACE = 1.03  # bytes on disk per byte in the archive: files occupy whole blocks
 
 
 def write_imagenet(train_tar: Path, val_tar: Path, devkit: Path, root: Path) -> dict[str, Any]:
-    """Writes train/<wnid>/, val/<wnid>/ and manifest.json; a run that was stopped goes on with the class it was at.
+    """Write train/<wnid>/, val/<wnid>/ and manifest.json; an interrupted run resumes at its last class.
 
     Args:
         train_tar: ILSVRC2012_img_train.tar.
         val_tar: ILSVRC2012_img_val.tar.
         devkit: ILSVRC2012_devkit_t12.tar.gz.
-        root: folder to write to, which appears when all is in it; a data set that is already there from archives of
-            these sizes is left as it is.
+        root: folder to write to, which appears when complete; an existing data set from archives of these sizes is left
+            as it is.
 
     Returns:
-        The manifest: what the archives were, class names by wnid, counts.
+        The manifest: sizes and checksum of the archives, class names by wnid, counts.
 
     Raises:
         UserError: an archive that is missing, damaged, in another layout or of other classes; too little space on the
@@ -70,7 +70,7 @@ def _size(path: Path) -> int:
 
 
 def _read_devkit(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Returns the class names by wnid, sorted, and the wnids of the validation images in order of the files' names."""
+    """Return the class names by wnid, sorted, and the wnids of the validation images in order of the files' names."""
     _size(path)
     with TarArchive(path, compressed=True, max_member_bytes=MAX_DEVKIT_BYTES) as devkit:
         for name in (META, GROUND_TRUTH):
@@ -95,8 +95,8 @@ def _read_devkit(path: Path) -> tuple[dict[str, str], list[str]]:
 
 def _write(train_tar: Path, val_tar: Path, val_wnids: list[str], wnids: set[str], root: Path) -> dict[str, Any]:
     with _open(train_tar, CLASS_TAR) as train, _open(val_tar, VAL_IMAGE) as val:
-        class_tars = _left(root / "train", _class_tars(train, wnids))
-        images = _left(root / "val", _val_images(val, val_wnids))
+        class_tars = _remaining(root / "train", _class_tars(train, wnids))
+        images = _remaining(root / "val", _val_images(val, val_wnids))
         _require_space(root, sum(member.size for member in chain(class_tars.values(), *images.values())))
         _write_classes(root / "train", class_tars, partial(_unpack_class_tar, train))
         _write_classes(root / "val", images, partial(_copy, val))
@@ -104,7 +104,7 @@ def _write(train_tar: Path, val_tar: Path, val_wnids: list[str], wnids: set[str]
 
 
 def _class_tars(train: TarArchive, wnids: set[str]) -> dict[str, tarfile.TarInfo]:
-    """Returns the tar of each class, by wnid."""
+    """Return the tar of each class, by wnid."""
     tars = {name.removesuffix(".tar"): member for name, member in train.members.items()}
     for wnid in sorted(wnids ^ set(tars)):
         lacking = "lacks" if wnid in wnids else "has, other than the devkit,"
@@ -113,7 +113,7 @@ def _class_tars(train: TarArchive, wnids: set[str]) -> dict[str, tarfile.TarInfo
 
 
 def _val_images(val: TarArchive, wnids: list[str]) -> dict[str, list[tarfile.TarInfo]]:
-    """Returns the validation images of each class, by wnid; `wnids` are in order of the images' names."""
+    """Return the validation images of each class, by wnid; `wnids` are in the order of the image names."""
     members = sorted(val.members.items())
     if len(members) != len(wnids):
         raise UserError(
@@ -125,12 +125,12 @@ def _val_images(val: TarArchive, wnids: list[str]) -> dict[str, list[tarfile.Tar
     return dict(sorted(images.items()))
 
 
-def _left(root: Path, sources: dict[str, Any]) -> dict[str, Any]:
+def _remaining(root: Path, sources: dict[str, Any]) -> dict[str, Any]:
     return {wnid: source for wnid, source in sources.items() if not (root / wnid).exists()}
 
 
 def _write_classes(root: Path, sources: dict[str, Any], unpack: Callable[[Any, Path], None]) -> None:
-    """Unpacks the source of each class into a folder that gets its name when the class is whole."""
+    """Unpack each class into a temporary folder that is renamed when the class is complete."""
     root.mkdir(exist_ok=True)
     part = root.with_name("part")
     for wnid, source in progress_bar(sources.items(), f"unpacking {root.name}", unit="classes"):
@@ -155,7 +155,7 @@ def _open(path: Path, pattern: re.Pattern[str]) -> TarArchive:
 
 
 def _named(pattern: re.Pattern[str]) -> dict[str, Any]:
-    """Returns what TarArchive takes for files whose whole names match: none of them names a folder."""
+    """Return TarArchive's arguments for files whose names match in full, and so contain no folder."""
     return {"accepts": pattern.fullmatch, "expected": f"files whose names match {pattern.pattern}"}
 
 

@@ -1,4 +1,4 @@
-"""Training images mixed in pairs."""
+"""CutMix and MixUp of pairs of training images."""
 
 import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
@@ -12,16 +12,16 @@ from torchvision.transforms import v2
 
 @register_dataset_wrapper
 class MixedPairs(BaseDatasetWrapper):
-    """Half of the images mixed with the one that was read before, by CutMix or MixUp.
+    """Mix each image, with a given probability, with the one read before it, by CutMix or MixUp.
 
     CutMix: Yun et al. 2019, https://arxiv.org/abs/1905.04899; MixUp: Zhang et al. 2018, https://arxiv.org/abs/1710.09412;
-    both are torchvision's. Mixing item by item, in the processes that read images, no image is read for it.
+    both are torchvision's. Items are mixed in the data-loading workers, without reading any further image.
 
     Args:
         images: items are (image (3, H, W), class index).
         num_classes: length of the targets.
-        alpha: of the Beta distribution of the share that an image keeps.
-        probability: of being mixed.
+        alpha: parameter of the Beta distribution of an image's share.
+        probability: of an image to be mixed.
 
     An item is (image (3, H, W), probabilities (num_classes,), {}), as torchdistill's wrappers give it.
     """

@@ -1,4 +1,4 @@
-"""A data set's folder: made all of it or nothing, described by its manifest."""
+"""Atomic preparation of a data set's folder, described by a manifest."""
 
 import json
 import shutil
@@ -13,21 +13,21 @@ MANIFEST = "manifest.json"
 
 
 def make_data_set(root: Path, wanted: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Makes the folder of a data set, unless it is there with the same manifest.
+    """Write the folder of a data set, unless it already exists with the same manifest.
 
-    The folder is filled as ROOT.unfinished and renamed when all is in it. What a killed run has left there under the
-    same `wanted` is given to `write` again; anything else there is deleted.
+    The folder is filled as ROOT.unfinished and renamed when complete. If a killed run left one with the same `wanted`,
+    `write` continues from it; any other is deleted.
 
     Args:
         root: the folder.
-        wanted: what decides the content, in JSON's own types.
-        write: fills the folder that it is given, which may hold a part; returns what the manifest holds besides.
+        wanted: what determines the content, in JSON types.
+        write: fills the given folder, which may be partly filled; returns further entries of the manifest.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: the folder holds something else, or cannot be renamed to as it is a mount point.
+        UserError: the folder holds something else, or is a mount point, which cannot be the target of a rename.
     """
     root = root.resolve()
     if (root / MANIFEST).is_file():
@@ -55,7 +55,7 @@ def _existing(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(root: Path, wanted: dict[str, Any]) -> str | None:
-    """Returns in what a folder's manifest differs from the wanted one; None if in nothing."""
+    """Return the first difference of a folder's manifest from the wanted one; None if there is none."""
     manifest = _read_manifest(root)
     for key, value in wanted.items():
         if manifest.get(key) != value:

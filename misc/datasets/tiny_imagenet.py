@@ -1,4 +1,4 @@
-"""Tiny ImageNet from its official archive: ImageFolders, with the validation labels applied and the boxes kept.
+"""Tiny ImageNet from its official archive: ImageFolders of both splits, and the bounding boxes.
 
 The archive, tiny-imagenet-200.zip (Stanford CS231n; Le and Yang 2015), has train/<wnid>/images/*.JPEG with
 <wnid>_boxes.txt beside them, and val/images/*.JPEG with the classes and boxes in val_annotations.txt. Archives with
@@ -25,7 +25,7 @@ MAX_TEXT_BYTES = 20_000_000
 
 
 class _Image(NamedTuple):
-    """A member of the archive and where it goes."""
+    """A member of the archive and its destination."""
 
     member: str
     split: str
@@ -34,13 +34,12 @@ class _Image(NamedTuple):
 
 
 def write_tiny_imagenet(archive: Path, root: Path, classes: Path | int | None = None) -> dict[str, Any]:
-    """Writes train/ and val/, folders of wnids, train_boxes/, val_boxes/ and manifest.json; all of it or nothing.
+    """Write train/ and val/ (a folder per wnid), train_boxes/, val_boxes/ and manifest.json; all or nothing.
 
     Args:
         archive: the zip file.
-        root: folder to write to; a data set that is already there with the same arguments is left as it is.
-        classes: a file with a wnid on each line, or how many of the archive's wnids.txt from its beginning; None for
-            all.
+        root: folder to write to; an existing data set with the same arguments is left as it is.
+        classes: a file with a wnid on each line, or N for the first N of the archive's wnids.txt; None for all.
 
     Returns:
         The manifest: the archive's sha256, class names by wnid, counts.
@@ -59,7 +58,7 @@ def write_tiny_imagenet(archive: Path, root: Path, classes: Path | int | None = 
 
 
 def _selected(file: ZipArchive, classes: Path | int | None) -> list[str]:
-    """Returns the wanted wnids, which are in the archive, sorted."""
+    """Return the selected wnids, sorted; all of them are in the archive."""
     offered = _lines(file, "wnids.txt")
     for wnid in offered:
         if not WNID.fullmatch(wnid):
@@ -83,7 +82,7 @@ def _selected(file: ZipArchive, classes: Path | int | None) -> list[str]:
 
 
 def _names(file: ZipArchive, wnids: Sequence[str]) -> dict[str, str]:
-    """Returns the words for each wnid; "" for one without."""
+    """Return the class name of each wnid; "" where the archive has none."""
     words = dict(line.partition("\t")[::2] for line in _lines(file, "words.txt"))
     return {wnid: words.get(wnid, "") for wnid in wnids}
 
@@ -109,9 +108,9 @@ def _write(file: ZipArchive, wnids: Sequence[str], root: Path) -> dict[str, Any]
 
 
 def _images(file: ZipArchive, wnids: Sequence[str], wnid_of: dict[str, str]) -> Iterator[_Image]:
-    """Yields the images of the classes.
+    """Yield the images of the classes.
 
-    Only names of the expected form are taken, so that no member can be written anywhere else.
+    Members whose names have another form are ignored, so none can be written outside the data set's folder.
     """
     missing = {(split, wnid) for split in ("train", "val") for wnid in wnids}
     wanted = set(wnids)

@@ -1,1 +1,1 @@
-"""The two halves of a student, as device and server load them."""
+"""Deployment: the edge half and the server half of a student, each loaded without the other."""

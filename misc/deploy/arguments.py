@@ -1,4 +1,4 @@
-"""Command-line arguments that the device and the server share."""
+"""Command-line arguments that edge and server share."""
 
 import argparse
 from collections import Counter
@@ -12,7 +12,7 @@ from misc.training.run_folder import WEIGHTS, default_run_dir, find_weights
 
 
 def add_student(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which student, and where it runs."""
+    """Add the arguments that select a student and its device."""
     parser.add_argument("--config", required=True, metavar="FILE", help="of a student (see config/README.md)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one value of the config")
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: resources/runs/ plus the config's path")
@@ -20,10 +20,10 @@ def add_student(parser: argparse.ArgumentParser) -> None:
 
 
 def weights_of(config: Config, args: argparse.Namespace) -> Path:
-    """Returns the student's weights: the run's own, else, where no run is named, the config's src_ckpt.
+    """Return the student's weights: the run's own, or else, unless --run_dir is given, the config's src_ckpt.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no weights.
     """
     if args.run_dir is not None and not (args.run_dir / WEIGHTS).is_file():
         raise UserError(f"no weights in {args.run_dir}: expected {WEIGHTS}, which a training writes")
@@ -33,15 +33,15 @@ def weights_of(config: Config, args: argparse.Namespace) -> Path:
 
 
 def output_paths(inputs: list[Path], folder: Path, suffix: str) -> list[Path]:
-    """Returns a path in the folder, which is made, for every input.
+    """Create the folder and return a path in it for every input.
 
     Raises:
-        UserError: two inputs of one name, or a folder that cannot be made.
+        UserError: two inputs have the same name, or the folder cannot be created.
     """
     outputs = [folder / f"{path.stem}{suffix}" for path in inputs]
     ((doubled, times),) = Counter(outputs).most_common(1)
     if times > 1:
-        raise UserError(f"two of the files would be written to {doubled}: write them to folders of their own")
+        raise UserError(f"two of the files would be written to {doubled}: write them to separate folders")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

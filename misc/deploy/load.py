@@ -1,4 +1,4 @@
-"""The halves of a config's student, each built without the other: nothing of the server runs on the edge."""
+"""Load the edge half or the server half of a config's student, without building the other."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from model.weights import load_weights, read_state_dict, read_student
 
 
 def load_edge(config: Config, weights: str | Path) -> EdgeHalf:
-    """Builds encoder and entropy model, with their weights and tables; neither decoder nor backbone.
+    """Build encoder and entropy model with weights and coder tables.
 
     Args:
-        config: of a student.
-        weights: the student's.
+        config: a student's config.
+        weights: path of the student's weights.
 
     Raises:
-        UserError: weights that are missing or do not fit.
+        UserError: the weights are missing or do not fit.
     """
     kwargs = f"{student_path(config)}.kwargs"
     edge = EdgeHalf(config.construct(f"{kwargs}.encoder"), config.construct(f"{kwargs}.entropy_model"))
@@ -30,9 +30,9 @@ def load_edge(config: Config, weights: str | Path) -> EdgeHalf:
 
 
 def load_server(config: Config, weights: str | Path) -> ServerHalf:
-    """Builds entropy model, decoder and tail, with their weights and tables; of the encoder only the fingerprint.
+    """Build entropy model, decoder and tail with weights and coder tables; of the encoder, only the fingerprint.
 
-    Arguments and errors are those of `load_edge`.
+    The arguments and errors are those of `load_edge`.
     """
     kwargs = f"{student_path(config)}.kwargs"
     tail = create_backbone(**config.construct(f"{kwargs}.backbone")).tail

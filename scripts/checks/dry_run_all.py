@@ -1,4 +1,4 @@
-"""Tries every config on random weights and images, each in a process of its own, and prints one line for each."""
+"""Dry-run every config, each in its own process with random weights and images; print one line per config."""
 
 import argparse
 import contextlib
@@ -11,11 +11,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+from misc.files import ROOT
 
 
 class Trial(NamedTuple):
-    """What became of one config; `cause` is empty where it went well."""
+    """The outcome of one config's dry run; `cause` is empty if it succeeded."""
 
     config: str
     seconds: float
@@ -33,7 +33,7 @@ def get_argparser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     configs = [path.resolve() for path in args.configs] or experiments()
-    # The workers inherit the imported libraries; one config per worker, so that its peak memory is its own.
+    # The workers inherit the imported libraries. One config per worker: peak memory is counted per process.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["main_classification_torchdistill"])
     failed, longest = 0, 0.0
@@ -51,13 +51,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def experiments() -> list[Path]:
-    """Returns every config under config/ that can be run: all but bases and sweeps."""
+    """Return every config under config/ that can be run: all but bases and sweeps."""
     files = sorted((ROOT / "config").rglob("*.yaml"))
     return [path for path in files if "_base" not in path.parts and path.name != "sweep.yaml"]
 
 
 def trial(path: Path) -> Trial:
-    """Runs one config's `--dry_run` in this process; what it prints is kept back unless it fails."""
+    """Dry-run one config in this process, its output suppressed; the last line on stderr is a failure's cause."""
     from main_classification_torchdistill import main as run
 
     name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ import model.encoder
 from misc.config.load import compose_config
 from misc.deploy import arguments
 from misc.deploy.load import load_edge, load_server
+from misc.deploy.results import ranking
 from model.coding.bitstream import unpack
 from scripts import decode, encode
 
@@ -58,13 +62,7 @@ def test_stream_becomes_classes_and_a_feature(tmp_path, image, capsys):
     server = load_server(compose_config(RESNET, mode="test"), WEIGHTS).to(memory_format=torch.channels_last)
     h_hat = server.features([stream.read_bytes()])[0]
     assert np.array_equal(np.load(tmp_path / "features" / "photo.npy"), h_hat.numpy())
-    assert line == f"{stream}: {decode.ranking(server.logits(h_hat[None])[0])}\n"
-
-
-def test_ranking_has_probabilities_in_falling_order():
-    logits = torch.log(torch.tensor([0.1, 0.6, 0.05, 0.2, 0.04, 0.01]))
-    assert decode.ranking(logits) == "class 1 60.0%, class 3 20.0%, class 0 10.0%, class 2 5.0%, class 4 4.0%"
-    assert decode.ranking(torch.zeros(2)) == "class 0 50.0%, class 1 50.0%"
+    assert line == f"{stream}: {ranking(server.logits(h_hat[None])[0])}\n"
 
 
 @pytest.mark.parametrize(("mode", "size"), [("L", (64, 64)), ("RGBA", (100, 37)), ("P", (8, 200)), ("1", (1, 1))])
@@ -143,3 +141,12 @@ def test_a_run_that_is_not_there_does_not_give_way_to_shipped_weights(tmp_path, 
 def test_config_without_a_student_is_refused(tmp_path, image, capsys):
     teacher = "config/quickstart/teacher_resnet.yaml"
     assert "no split classifier" in refused(capsys, run_encode, tmp_path, image, config=teacher)
+
+
+@pytest.mark.parametrize("script", ["encode", "decode"])
+def test_neither_training_nor_scikit_learn_is_loaded(script):
+    program = f"import sys, scripts.{script}; print(*sys.modules)"
+    command = [sys.executable, "-c", program]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "misc.deploy.load" in loaded
+    assert not {"misc.training.loop", "misc.evaluation.accuracy", "sklearn"} & set(loaded)

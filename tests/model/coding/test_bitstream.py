@@ -1,7 +1,7 @@
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from misc.errors import UserError
@@ -28,6 +28,19 @@ def test_bytes_are_as_documented():
 @given(streams)
 def test_round_trip(stream):
     assert unpack(pack(stream)) == stream
+
+
+long_sides = st.integers(1 << 14, MAX_POSITIONS) | st.integers(100, 1 << 14)
+
+
+@given(long_sides, st.booleans())
+@example(1 << 14, True)
+@example((1 << 14) - 1, True)
+def test_round_trip_of_long_narrow_latents(side, is_tall):
+    size = (side, 1) if is_tall else (1, side)
+    packed = pack(Stream(b"abcd", size, b"payload"))
+    assert unpack(packed) == Stream(b"abcd", size, b"payload")
+    assert len(packed) == len(b"payload") + 12 + (1 if side < 1 << 7 else 2 if side < 1 << 14 else 3)
 
 
 @given(st.integers(1, 128), st.binary(max_size=300))
