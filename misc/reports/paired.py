@@ -148,9 +148,10 @@ def _comparison(
         points = [point for (_, its), point in _points(own).items() if its == value]
         means[value] = tuple(map(estimate, zip(*points, strict=True))) if points else None
     pairs = _pairs(_points(references), _points(own), seeds)
-    compared = [pair for pair in pairs if top1_difference(*pair) is not None]
-    values = [top1_difference(*pair) for pair in compared]
-    rates = rate_differences(values, [curve for curve, _ in compared])
+    differences = [(top1_difference(*pair), pair[0]) for pair in pairs]
+    compared = [(difference, curve) for difference, curve in differences if difference is not None]
+    values = [difference for difference, _ in compared]
+    rates = rate_differences(values, [curve for _, curve in compared])
     return Comparison(name, means, len(pairs), values, estimate(values), estimate(rates))
 
 

@@ -1,15 +1,12 @@
-"""Codecs: whole files, nothing of the source's metadata, real strings, and the bytes that an accuracy needs."""
+"""Codecs: whole files without the source's metadata, and real strings."""
 
 import io
-import math
 
 import numpy as np
 import PIL.features
 import pytest
 import torch
 from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -17,27 +14,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError
 from misc.evaluation import codecs
-from misc.evaluation.codec_table import (
-    CodecPoint,
-    by_codec,
-    bytes_for_accuracy,
-    check_same_test,
-    read_points,
-    write_points,
-)
 from misc.evaluation.codecs import CODECS, CodedImages, available_settings, from_strings, to_file, to_strings
 
 FORMATS = [name for name in ("JPEG", "WebP", "AVIF") if name != "AVIF" or PIL.features.check("avif")]
 SETTINGS = available_settings(FORMATS)
-
-
-accuracies = st.integers(0, 1000).map(lambda hits: hits / 10)  # of a thousand images, percent
-
-
-def curve(*pairs: tuple[float, float]) -> list[CodecPoint]:
-    return [
-        CodecPoint("JPEG", 1, size, size / 1024, size / 512, top1, 100.0, 95.0, 10, 2.0, 3.0) for size, top1 in pairs
-    ]
 
 
 @pytest.fixture
@@ -161,60 +141,3 @@ def test_an_item_holds_every_setting_of_an_image(photo, tmp_path):
     coded = [setting.round_trip(photo) for setting in SETTINGS]
     assert sizes.tolist() == [one.num_bytes for one in coded]
     assert torch.equal(x[-1], pil_to_tensor(coded[-1].image))
-
-
-def test_between_points_accuracy_is_linear_in_log_bytes():
-    points = curve((100, 20.0), (400, 60.0))
-    assert bytes_for_accuracy(points, 40.0) == pytest.approx(200)
-    assert bytes_for_accuracy(points, 60.0) == pytest.approx(400)
-    assert bytes_for_accuracy(points[::-1], 40.0) == pytest.approx(200)
-
-
-def test_points_that_a_smaller_file_beats_do_not_count():
-    points = curve((100, 50.0), (200, 40.0), (400, 90.0), (800, 70.0), (1600, 95.0))
-    assert bytes_for_accuracy(points, 45.0) == pytest.approx(100)
-    assert 100 < bytes_for_accuracy(points, 80.0) < bytes_for_accuracy(points, 90.0) == pytest.approx(400)
-    assert 400 < bytes_for_accuracy(points, 92.5) < bytes_for_accuracy(points, 95.0) == pytest.approx(1600)
-
-
-def test_an_accuracy_below_the_curve_costs_its_smallest_file_and_one_above_has_no_size():
-    points = curve((100, 50.0), (200, 60.0))
-    assert bytes_for_accuracy(points, 10.0) == pytest.approx(100)
-    assert bytes_for_accuracy(points, 60.1) is None
-    assert bytes_for_accuracy([], 10.0) is None
-
-
-@given(
-    st.lists(st.tuples(st.floats(1, 1e6), accuracies), min_size=1, max_size=8),
-    accuracies,
-    accuracies,
-)
-def test_more_accuracy_never_costs_fewer_bytes(pairs, first, second):
-    low, high = (bytes_for_accuracy(curve(*pairs), top1) or math.inf for top1 in sorted((first, second)))
-    assert low <= high * (1 + 1e-9)
-
-
-def test_points_survive_the_file(tmp_path):
-    points = [*curve((512.0, 20.25)), CodecPoint("WebP", 0, 50.0, 0.05, 0.1, 10.0, 60.0, 95.0, 10, 2.0, 3.0)]
-    write_points(tmp_path / "codecs.csv", points)
-    assert by_codec(read_points(tmp_path / "codecs.csv")) == {"JPEG": points[:1], "WebP": points[1:]}
-
-
-def test_codecs_of_another_test_are_refused():
-    points = curve((512.0, 20.0))
-    check_same_test(points, 95.06, 10)  # an image of a thousand
-    with pytest.raises(UserError, match=r"of 95.00 % top-1 on 10 images, the students with one of 90.00 % on 10"):
-        check_same_test(points, 90.0, 10)
-    with pytest.raises(UserError, match=r"on 10 images, the students with one of 95.00 % on 20"):
-        check_same_test(points, 95.0, 20)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"), [(None, "no codec file at"), ("a,b\n1,2\n", "it has no column 'codec'"), ("", "has no rows")]
-)
-def test_a_codec_file_that_is_none_is_named(tmp_path, content, said):
-    path = tmp_path / "codecs.csv"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UserError, match=said):
-        read_points(path)
