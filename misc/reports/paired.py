@@ -137,7 +137,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def _beginnings(rows: Sequence[SweepRow], method: str | None) -> set[str]:
-    return {row.begins_with for row in rows if row.method == method} - {None}
+    return {row.begins_with for row in rows if row.method == method and row.begins_with is not None}
 
 
 def _comparison(

@@ -216,7 +216,7 @@ def _spending(run: Path) -> dict[str, bytes]:
     """Return pictures of the bytes per image and of the bit allocation of the student in a run folder."""
     student, config = load_student(run, torch.device("cpu"))
     loader = evaluation_loader(config)
-    num_bytes = []
+    num_bytes: list[int] = []
     with torch.inference_mode(), progress_bar(None, "sizes", len(loader.dataset)) as bar:
         for x, *_ in loader:
             num_bytes += map(len, student.encode(x))
