@@ -71,7 +71,7 @@ def test_patches_lie_where_they_were_cut_from():
     (layer,) = select_target_layers(vit, target_layer="norm_pre")
     images = torch.zeros(2, 3, 64, 96)
     images[1, :, 32:48, 64:80] = 1
-    (features,), _ = activations(vit, [layer], images)
+    (features,) = activations(vit, [layer], images)
     changed = (features[1] != features[0]).any(dim=0)
     assert changed.nonzero().tolist() == [[2, 4]]
 
