@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes the environment from nothing and runs the tests on up to eight cores; arguments go to pytest (-m slow, -k name, -n 0).
+# Create the environment if needed, lint, and run the tests on up to eight cores; arguments go to pytest (-m slow, -k name).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 make_environment requirements.txt tests/requirements.txt
 "$VENV/bin/python" -m ruff check .
 "$VENV/bin/python" -m ruff format --check .
-# A thread for each of the processes: more would take turns on the cores.
+"$VENV/bin/lint-imports"
+# One thread per process: more would compete for the cores.
 OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
