@@ -7,6 +7,7 @@ from tests.golden.make_golden import CHANNELS, PRIORS, edge_of
 SETTINGS = [Setting("batch 2", batch=2), Setting("channels last", channels_last=True)]
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("prior", PRIORS)
 @torch.inference_mode()
 def test_exact_coding_is_the_same_under_every_setting(prior):

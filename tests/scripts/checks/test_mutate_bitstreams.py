@@ -71,7 +71,7 @@ def test_mutations_differ_and_are_repeatable():
     assert len(set(mutants)) > 40
 
 
-def test_streams_of_the_shipped_student_survive_mutations(tmp_path, monkeypatch, capsys):
+def test_streams_of_the_shipped_student_survive_mutations(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(arguments, "default_run_dir", lambda config: tmp_path / "no run")
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     config = "config/quickstart/sg_resnet.yaml"
@@ -79,6 +79,6 @@ def test_streams_of_the_shipped_student_survive_mutations(tmp_path, monkeypatch,
     stream = tmp_path / "zeros.fsb"
     stream.write_bytes(edge.encode(torch.zeros(1, 3, 64, 64))[0])
     main([str(stream), "--config", config, "--device", "cpu", "--count", "20"])
-    *outcomes, summary = capsys.readouterr().out.splitlines()
+    *outcomes, summary = capfd.readouterr().out.splitlines()
     assert summary.startswith("20 mutations, the slowest took ")
     assert 10 <= sum(int(line.split()[-1]) for line in outcomes) <= 20
