@@ -1,4 +1,4 @@
-"""Server: a timm classifier, whole or cut once into head (the distillation target) and tail (kept frozen)."""
+"""Server: a timm classifier, uncut, or cut into head (the distillation target) and tail (kept frozen)."""
 
 import copy
 from collections import OrderedDict
@@ -20,7 +20,7 @@ class Backbone(nn.Module):
     Attributes:
         head: x (B, 3, H, W) -> h (B, C, H', W'), channels first; of a ViT (B, prefix tokens + H' * W', C).
         tail: h -> logits (B, num_classes).
-        data_config: timm's input_size (3, H, W), mean, std and so on of the uncut model.
+        data_config: timm's data config of the uncut model: input_size (3, H, W), mean, std, ...
     """
 
     def __init__(self, head: nn.Sequential, tail: nn.Sequential, data_config: dict):
@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         self.data_config = data_config
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, num_classes), in float32 under autocast too: losses of logits need the precision."""
+        """Return logits (B, num_classes), in float32 even under autocast, for the precision of the losses."""
         return self.tail(self.head(x)).float()
 
 
@@ -38,17 +38,17 @@ class Backbone(nn.Module):
 def create_timm_model(
     name: str, weights_path: str | None = None, pretrained: bool = False, num_classes: int = 1000, **timm_kwargs
 ) -> nn.Module:
-    """Builds an uncut timm model.
+    """Build an uncut timm model.
 
     Args:
         name: timm's model name.
         weights_path: safetensors file or state dict that fits the model exactly.
-        pretrained: without a file, take timm's own weights (downloaded once); else those it was initialised with.
+        pretrained: without weights_path, download timm's weights (once) instead of initialising randomly.
         num_classes: width of the classifier.
         **timm_kwargs: constructor arguments of timm's model class.
 
     Raises:
-        UserError: unknown name or argument, weights that cannot be had or do not fit.
+        UserError: unknown name or argument, or weights that are unavailable or do not fit.
     """
     if not timm.is_model(name):
         raise UserError(f"timm has no model '{name}'{_nearest_timm_name(name)}")
@@ -57,7 +57,7 @@ def create_timm_model(
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **timm_kwargs)
     except (OSError, TypeError, ValueError, AssertionError, RuntimeError) as error:
         if pretrained and isinstance(error, OSError | RuntimeError):
-            advice = "timm's weights cannot be had here: give a file as weights_path"
+            advice = "timm's weights cannot be downloaded: give a file as weights_path"
             raise UserError(f"timm model '{name}': {advice}") from error
         raise UserError(f"timm model '{name}': {' '.join(str(error).split()) or type(error).__name__}") from error
     if weights_path is not None:
@@ -70,7 +70,7 @@ def _nearest_timm_name(name: str) -> str:
 
 
 def cut_resnet(model: ResNet, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
-    """Head and tail of a ResNet, cut behind the stage number `split_idx`; 2 is stride 8, the latent's own."""
+    """Return head and tail of a ResNet, cut after stage `split_idx`; 2 has stride 8, as the latent has."""
     stages = [f"layer{number}" for number in range(1, 5)]
     _check_split_idx(split_idx, len(stages))
     stem = ["conv1", "bn1", "act1", "maxpool"]
@@ -81,7 +81,7 @@ def cut_resnet(model: ResNet, split_idx: int) -> tuple[OrderedDict, OrderedDict]
 
 
 def cut_convnext(model: ConvNeXt, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
-    """Head and tail of a ConvNeXt, cut behind the stage number `split_idx`; 2 is stride 8, the latent's own."""
+    """Return head and tail of a ConvNeXt, cut after stage `split_idx`; 2 has stride 8, as the latent has."""
     _check_split_idx(split_idx, len(model.stages))
     head = OrderedDict(stem=model.stem)
     head.update((f"stage{index}", model.stages[index]) for index in range(split_idx))
@@ -91,9 +91,9 @@ def cut_convnext(model: ConvNeXt, split_idx: int) -> tuple[OrderedDict, OrderedD
 
 
 def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
-    """Head and tail of a Swin, cut between the patch merging and the blocks of stage `split_idx` (counted from 0).
+    """Return head and tail of a Swin, cut between the patch merging and the blocks of stage `split_idx`, from 0.
 
-    That is the paper's target: in the timm release it used, patch merging stood at the end of the stage before.
+    This is the paper's target: in the timm release it used, patch merging ended the previous stage.
     """
     stages = model.layers
     _check_split_idx(split_idx, len(stages))
@@ -107,7 +107,7 @@ def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, Order
 
 
 def cut_vit(model: VisionTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
-    """Head and tail of a ViT or DeiT, cut behind the block number `split_idx`; h holds the prefix tokens too."""
+    """Return head and tail of a ViT or DeiT, cut after block `split_idx`; h includes the prefix tokens."""
     _check_split_idx(split_idx, len(model.blocks))
     embedding = {"patch_embed", "pos_drop", "patch_drop", "norm_pre"}
     tokens = _without(model, set(model._modules) - embedding - {"blocks"})
@@ -130,7 +130,7 @@ class _HeadOnly(nn.Module):
     def __init__(self, model: VisionTransformer):
         super().__init__()
         self.model = model
-        # They belong to the first half.
+        # These belong to the head.
         for name in ("cls_token", "dist_token", "pos_embed", "reg_token"):
             if name in model._parameters:
                 model._parameters[name] = None
@@ -140,7 +140,7 @@ class _HeadOnly(nn.Module):
 
 
 def _without(model: nn.Module, names: set[str]) -> nn.Module:
-    """Returns a model that shares everything with `model` but the named modules, which do nothing in it."""
+    """Return a model that shares all with `model`, except that the named modules become identities."""
     twin = copy.copy(model)
     twin._modules = {name: nn.Identity() if name in names else part for name, part in model._modules.items()}
     twin._parameters = dict(model._parameters)
@@ -150,7 +150,7 @@ def _without(model: nn.Module, names: set[str]) -> nn.Module:
 def _check_split_idx(split_idx: int, stages: int) -> None:
     if split_idx not in range(1, stages):
         raise UserError(
-            f"split_idx is {split_idx}; expected 1 to {stages - 1}, so many stages (blocks of a ViT) in the head"
+            f"split_idx is {split_idx}; expected 1 to {stages - 1}, the number of stages (of a ViT: blocks) in the head"
         )
 
 
@@ -158,10 +158,10 @@ CUTS = {ResNet: cut_resnet, ConvNeXt: cut_convnext, SwinTransformer: cut_swin, V
 
 
 def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
-    """Cuts a timm model; the pieces share its modules.
+    """Cut a timm model; the pieces share its modules.
 
     Raises:
-        UserError: a family without a cut (the supported ones are named), or a stage it does not have.
+        UserError: a family that cannot be cut (the message lists those that can), or a stage that does not exist.
     """
     family = next((cut_family for kind, cut_family in CUTS.items() if isinstance(model, kind)), None)
     if family is None:
@@ -170,20 +170,19 @@ def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
     head, tail = family(model, split_idx)
     data_config = timm.data.resolve_model_data_config(model)
     own_size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if own_size is not None:  # timm's config does not follow the argument img_size
+    if own_size is not None:  # timm's data config ignores the argument img_size
         data_config["input_size"] = (3, *own_size)
     return Backbone(nn.Sequential(head), nn.Sequential(tail), data_config)
 
 
 @register_model(key="timm_backbone")
 def create_backbone(name: str, split_idx: int = 2, new_classifier: int | None = None, **model_kwargs) -> Backbone:
-    """Builds a timm model and cuts it.
+    """Build a timm model and cut it.
 
     Args:
         name: timm's model name.
         split_idx: stages in the head; of a ViT, blocks.
-        new_classifier: number of classes of another data set; an untrained classifier for it takes the place of the
-            model's own.
+        new_classifier: replace the classifier by an untrained one for this number of classes.
         **model_kwargs: further arguments of `create_timm_model`.
     """
     model = create_timm_model(name, **model_kwargs)

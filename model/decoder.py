@@ -16,7 +16,7 @@ NHWC_TO_NCHW = (0, 3, 1, 2)
 
 
 class ResNetDecoder(nn.Sequential):
-    """Blueprint for ResNets, of their own blocks. The paper's was never released: this one is ours.
+    """Blueprint for ResNets, built from their own blocks. The paper's was never released; this one is ours.
 
     Residual block, basic blocks, and a last block of the backbone's kind to the cut's width; 2,091,584 parameters with
     the defaults, which are for ResNet-50, -101 and -152.
@@ -26,7 +26,7 @@ class ResNetDecoder(nn.Sequential):
         width: channels of the trunk.
         out_channels: channels of h at the cut.
         depth: basic blocks in the trunk.
-        bottleneck: the last block is a bottleneck, as in ResNets from 50 layers, or else a basic block.
+        bottleneck: make the last block a bottleneck, as in ResNets from 50 layers on; otherwise a basic block.
 
     Shapes: y_hat (B, latent_channels, H, W) -> h_hat (B, out_channels, H, W), not negative, like a ResNet stage.
     """
@@ -49,7 +49,7 @@ class ResNetDecoder(nn.Sequential):
 
 
 class ConvNeXtDecoder(nn.Sequential):
-    """Blueprint for ConvNeXts, of their own blocks. The paper's was never released: this one is ours.
+    """Blueprint for ConvNeXts, built from their own blocks. The paper's was never released; this one is ours.
 
     Residual block, ConvNeXt blocks, 1x1 convolution to the cut's width; 2,003,200 parameters with the defaults, which
     are for ConvNeXt-B.
@@ -72,7 +72,7 @@ class ConvNeXtDecoder(nn.Sequential):
 
 
 class ViTDecoder(nn.Module):
-    """Blueprint for vision transformers, of their own blocks. The paper has none: this one is ours.
+    """Blueprint for vision transformers, built from their own blocks. The paper has none; this one is ours.
 
     Residual block of stride 2, learned positions and prefix tokens, transformer blocks, LayerNorm and a linear layer to
     the backbone's width; 1,871,424 parameters with the defaults, which are for DeiT-S.
@@ -82,7 +82,7 @@ class ViTDecoder(nn.Module):
         width: channels of the trunk.
         out_channels: channels of h, the backbone's embedding.
         feature_size: height and width of the backbone's grid of patches, half those of y_hat.
-        prefix_tokens: tokens in front of the patches' (the class token; with DeiT's distilled models one more).
+        prefix_tokens: tokens in front of the patches' (the class token; one more in distilled DeiTs).
         depth: transformer blocks.
         num_heads: of each block.
 

@@ -1,4 +1,4 @@
-"""Edge: the analysis transform g_a, the only network that the device runs (with a factorized prior)."""
+"""Edge: the analysis transform g_a, the only network on the device if the prior is factorized."""
 
 from compressai.layers import GDN1
 from torch import nn
@@ -9,11 +9,11 @@ from model.layers import ResidualBlock
 class ResidualEncoder(nn.Sequential):
     """g_a of the paper's released configs: three residual blocks of stride 2, ReLU, no normalisation.
 
-    With the default channels 141,696 parameters and, at 224 x 224, 530.5 M multiply-accumulates.
+    141,696 parameters with the default channels, and 530.5 M multiply-accumulates at 224 x 224.
 
     Args:
         channels: output channels of the three blocks; the last is the latent's.
-        inner_activation: False gives the form that was published, without the blocks' inner activation.
+        inner_activation: False leaves out the blocks' inner activation, as the released code does.
 
     Shapes: x (B, 3, H, W) -> y (B, channels[-1], H / 8, W / 8), rounded up.
     """
@@ -31,7 +31,7 @@ class ResidualEncoder(nn.Sequential):
 class GDNEncoder(nn.Sequential):
     """g_a of Entropic Student (Matsubara et al., WACV 2022): three convolutions without biases, GDN1 in between.
 
-    With the default channels 138,672 parameters, about as large as `ResidualEncoder`.
+    138,672 parameters with the default channels, about as many as `ResidualEncoder`.
 
     Args:
         channels: output channels of the three convolutions; the last is the latent's.

@@ -37,19 +37,19 @@ from model.layers import Magnitude, ResidualBlock
 class EntropyModel(nn.Module):
     """Base of the priors: holds the latent codec and keeps probabilities in float32 under autocast.
 
-    Likelihoods and the training's forward pass are CompressAI's, in floats. Bytes are made by `compress` and read by
-    `decompress`, in exact integers: both give the same on any device, thread count, memory format and batch size.
+    The forward pass and its likelihoods are CompressAI's, in floating point. `compress` and `decompress` code bytes in
+    exact integers, with the same result on any device, thread count, memory format and batch size.
 
-    A forward hook on `entropy_model.codec` sees the codec's output, `{"y_hat": ..., "likelihoods": {"y": ...}}`: that
-    is how the rate reaches torchdistill's losses. In training y_hat is y plus uniform noise (a checkerboard's is
-    rounded, with a straight-through gradient), in evaluation it is rounded.
+    The rate reaches torchdistill's losses through a forward hook on `entropy_model.codec`, whose output is
+    `{"y_hat": ..., "likelihoods": {"y": ...}}`. In training, y_hat is y plus uniform noise (a checkerboard's is
+    rounded, with a straight-through gradient); in evaluation it is rounded.
 
     Attributes:
         codec: CompressAI's latent codec.
-        stride: of the hyper latent. A latent whose sides are no multiples is padded with its own edge, and cropped
+        stride: of the hyper latent. Sides of y that are not multiples of it are padded with edge values and cropped
             after decoding; the padding's bits are counted and sent.
-        max_positions: of a latent, padding included, that is coded or decoded; what a stranger's bytes may cost.
-        transmission: how latents pass from sender to receiver; made of a codec.
+        max_positions: the largest latent that is coded, padding included; bounds the cost of untrusted streams.
+        transmission: class of the coding procedure, constructed from a codec.
     """
 
     codec: LatentCodec
@@ -62,21 +62,21 @@ class EntropyModel(nn.Module):
         self._derived = Derived()
 
     def forward(self, y: Tensor) -> Tensor:
-        """Returns y_hat, of y's shape (B, C, H, W)."""
+        """Return y_hat, of y's shape (B, C, H, W)."""
         return self.estimate(y)[0]
 
     def estimate(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns y_hat and the likelihood of every element that is sent, of "y" and of "z" where there is one."""
+        """Return y_hat, and the likelihoods of all elements of "y" and, with a hyper latent, of "z"."""
         with torch.autocast(y.device.type, enabled=False):
             out = self.codec(self._padded(y.float()))
         return _cropped(out["y_hat"], y.shape[-2:]), out["likelihoods"]
 
     @torch.no_grad()
     def compress(self, y: Tensor) -> list[bytes]:
-        """Returns one string per image of y (B, C, H, W); needs the coder's tables (`update()`).
+        """Return one string per image of y (B, C, H, W); needs the coder's tables (`update()`).
 
         Raises:
-            BitstreamError: a latent of more than `max_positions`.
+            BitstreamError: a latent larger than `max_positions`.
             ValueError: no tables, or a y that is not finite.
         """
         self._padded_size(y.shape[-2:])
@@ -88,10 +88,10 @@ class EntropyModel(nn.Module):
 
     @torch.no_grad()
     def decompress(self, strings: list[bytes], size: tuple[int, int]) -> Tensor:
-        """Returns y_hat (B, C, *size), float32, from the strings of B images whose latents are all `size` (H, W).
+        """Return y_hat (B, C, *size), float32, from the strings of B images with latents of `size` (H, W).
 
         Raises:
-            BitstreamError: strings that `compress` did not make with this model and size.
+            BitstreamError: strings that are not from `compress` with this model and size.
         """
         padded = self._padded_size(size)
         receiver = Receiver(strings, next(self.parameters()).device)
@@ -100,7 +100,7 @@ class EntropyModel(nn.Module):
         return _cropped(y_hat, size)
 
     def edge_parameters(self) -> int:
-        """Returns the parameters of the networks that the device must run beside g_a."""
+        """Return the number of parameters that the device needs besides g_a."""
         return 0
 
     def _padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -123,9 +123,9 @@ def _cropped(y_hat: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class CodedModel(CompressionModel):
-    """CompressAI's CompressionModel that loads a state dict whatever tables of the coder both have by then.
+    """CompressAI's CompressionModel, able to load a state dict with coder tables of any size.
 
-    CompressAI makes room for tables only where there are none yet.
+    CompressAI resizes the model's tables only if they are empty.
     """
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
@@ -166,7 +166,7 @@ class Hyperprior(EntropyModel):
         self.codec = HyperpriorLatentCodec({"y": y_codec, "hyper": hyper})
 
     def edge_parameters(self) -> int:
-        """Returns the parameters of h_a, h_s and, where there is one, of the context model."""
+        """Return the number of parameters of h_a, h_s and the context model, if any."""
         return sum(p.numel() for name, p in self.codec.named_parameters() if "entropy_bottleneck" not in name)
 
 
@@ -189,7 +189,7 @@ def hyper_synthesis(hyper_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class ScaleHyperprior(Hyperprior):
-    """Scale hyperprior (Balle et al., ICLR 2018): z tells the scales of zero-mean Gaussians.
+    """Scale hyperprior (Balle et al., ICLR 2018): z determines the scales of zero-mean Gaussians.
 
     Args:
         latent_channels: channels of y.
@@ -205,7 +205,7 @@ class ScaleHyperprior(Hyperprior):
 
 
 class MeanScaleHyperprior(Hyperprior):
-    """Mean-scale hyperprior without context model (Minnen et al., NeurIPS 2018): z tells scales and means.
+    """Mean-scale hyperprior without context model (Minnen et al., NeurIPS 2018): z determines scales and means.
 
     Args:
         latent_channels: channels of y.
@@ -223,9 +223,9 @@ class MeanScaleHyperprior(Hyperprior):
 class JointAutoregressive(Hyperprior):
     """Joint autoregressive and hierarchical prior (Minnen et al., NeurIPS 2018): z and a 5x5 causal context.
 
-    Encoder and decoder go through the latent position by position. Where the forward pass rounds y
-    itself, the coder rounds its distance to the predicted mean, as CompressAI has it: the two y_hat differ by at
-    most one, so that validation in training, which uses the former, is an estimate of the test.
+    Encoder and decoder process the latent position by position. As in CompressAI, the forward pass rounds y, while the
+    coder rounds its distance to the predicted mean. The two y_hat differ by at most one, so the validation during
+    training, which uses the forward pass, estimates the test.
 
     Args:
         latent_channels: channels of y.
@@ -233,7 +233,7 @@ class JointAutoregressive(Hyperprior):
     """
 
     transmission = RasterTransmission
-    max_positions = 4096  # that of an image of 512 x 512: each position takes about a millisecond
+    max_positions = 4096  # a 512 x 512 image; each position takes about a millisecond
 
     def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
         y_codec = RasterScanLatentCodec(
@@ -268,7 +268,7 @@ class Checkerboard(Hyperprior):
 
 
 def entropy_parameters(latent_channels: int) -> nn.Sequential:
-    """Scales and means of y from the context's and the hyper latent's features, 2 * latent_channels each."""
-    widths = [round(latent_channels * factor) for factor in (4, 10 / 3, 8 / 3, 2)]  # as Minnen et al. narrow them
+    """Map features of context and hyper latent, 2 * latent_channels each, to scales and means of y."""
+    widths = [round(latent_channels * factor) for factor in (4, 10 / 3, 8 / 3, 2)]  # the widths of Minnen et al.
     layers = [nn.Conv2d(a, b, 1) for a, b in pairwise(widths)]
     return nn.Sequential(layers[0], nn.LeakyReLU(), layers[1], nn.LeakyReLU(), layers[2])

@@ -1,4 +1,4 @@
-"""The two machines: an edge half that holds no decoder, and a server half that holds no encoder."""
+"""The two halves of a student: the edge half has no decoder, the server half no encoder."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from model.entropy import CodedModel, EntropyModel
 class EdgeHalf(CodedModel):
     """Encoder and entropy model: images to streams.
 
-    From CompressAI's CompressionModel come `update` (builds the coder's integer tables), `aux_loss` and the loading of
-    state dicts with and without such tables.
+    CompressAI's CompressionModel provides `update` (builds the coder's integer tables), `aux_loss`, and loading state
+    dicts with or without such tables.
     """
 
     def __init__(self, encoder: nn.Module, entropy_model: EntropyModel):
@@ -27,10 +27,10 @@ class EdgeHalf(CodedModel):
 
     @torch.inference_mode()
     def encode(self, x: Tensor) -> list[bytes]:
-        """Runs the edge: images (B, 3, H, W), normalised, to B self-contained streams.
+        """Return B self-contained streams of images (B, 3, H, W), normalised.
 
         Raises:
-            BitstreamError: a latent of more positions than a stream may have.
+            BitstreamError: a latent with more positions than a stream may have.
             ValueError: no tables yet, or a latent that is not finite.
         """
         y = self.encoder(x)
@@ -38,7 +38,7 @@ class EdgeHalf(CodedModel):
         return [pack(Stream(self.fingerprint(), tuple(y.shape[-2:]), payload)) for payload in payloads]
 
     def fingerprint(self) -> bytes:
-        """Returns what marks the streams of this encoder and entropy model, 4 bytes."""
+        """Return the 4 bytes that identify streams of this encoder and entropy model."""
         half = nn.ModuleDict({"encoder": self.encoder, "entropy_model": self.entropy_model})
         return self._fingerprint.of(chain(half.parameters(), half.buffers()), lambda: fingerprint_of(half.state_dict()))
 
@@ -59,26 +59,26 @@ class ServerHalf(CodedModel):
 
     @torch.inference_mode()
     def decode(self, streams: list[bytes]) -> Tensor:
-        """Returns the logits (B, num_classes) of streams of images of one size; errors are those of `features`."""
+        """Return the logits (B, num_classes) of streams of images of one size; raises what `features` raises."""
         return self.logits(self.features(streams))
 
     @torch.inference_mode()
     def features(self, streams: list[bytes]) -> Tensor:
-        """Returns h_hat (B, C, H', W') from the streams of images of one size.
+        """Return h_hat (B, C, H', W') from the streams of images of one size.
 
         Raises:
-            BitstreamError: as `latents`, or a size that the decoder does not take.
-            ValueError: images of several sizes.
+            BitstreamError: as `latents`, or a size that the decoder does not accept.
+            ValueError: images of different sizes.
         """
         return _sized(self.decoder, self.latents(streams))
 
     @torch.inference_mode()
     def latents(self, streams: list[bytes]) -> Tensor:
-        """Returns y_hat (B, C, H, W) from the streams of images of one size.
+        """Return y_hat (B, C, H, W) from the streams of images of one size.
 
         Raises:
-            BitstreamError: streams that are damaged, hostile or of another model.
-            ValueError: images of several sizes.
+            BitstreamError: damaged or hostile streams, or those of another model.
+            ValueError: images of different sizes.
         """
         unpacked = list(map(unpack, streams))
         if any(stream.fingerprint != self.fingerprint for stream in unpacked):
@@ -90,22 +90,22 @@ class ServerHalf(CodedModel):
 
     @torch.inference_mode()
     def logits(self, h_hat: Tensor) -> Tensor:
-        """Returns the tail's logits (B, num_classes).
+        """Return the tail's logits (B, num_classes).
 
         Raises:
-            BitstreamError: a feature of a size that the tail does not take.
+            BitstreamError: a feature of a size that the tail does not accept.
         """
         return _sized(self.tail, h_hat)
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor]) -> bytes:
-    """Returns the first 4 bytes of a SHA-256 over the tensors of encoder and entropy model, tables included.
+    """Return the first 4 bytes of a SHA-256 over the tensors of encoder and entropy model, coder tables included.
 
-    What is no tensor (strides, activations, the transform of images) does not count: both sides share a config. Neither
-    do masked weights, which CompressAI sets to zero in the first forward pass.
+    Settings that are not tensors (strides, activations, the image transform) are left out, as both sides share a
+    config. Masked weights count as zero: CompressAI zeroes them in the first forward pass.
 
     Args:
-        tensors: by the names they have in a student, "encoder. ..." and "entropy_model. ..."; others do not count.
+        tensors: by their names in a student, "encoder. ..." and "entropy_model. ..."; others are ignored.
     """
     sha = hashlib.sha256()
     for name in sorted(tensors):
@@ -123,10 +123,10 @@ def _masked(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _sized(network: nn.Module, x: Tensor) -> Tensor:
-    """Runs a network on a size that comes from a stream, and that the network may not take."""
+    """Run a network on an input whose size comes from a stream and may not be accepted."""
     try:
         return network(x)
-    except torch.OutOfMemoryError:  # no fault of the stream's
+    except torch.OutOfMemoryError:  # not the stream's fault
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -1,28 +1,28 @@
-"""What encoder, entropy model and decoder share."""
+"""Building blocks shared by encoder, entropy model and decoder."""
 
 from torch import Tensor, nn
 
 
 class Magnitude(nn.Module):
-    """|x|: what h_a of a scale hyperprior sees, since scales do not depend on signs."""
+    """|x|: the input of h_a in a scale hyperprior, whose scales do not depend on signs."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with biases, no normalisation, and a skip that is 1x1 where shape changes.
+    """Two 3x3 convolutions with biases, no normalisation, and a skip, a 1x1 convolution if the shape changes.
 
     `x -> conv(stride) -> act -> conv -> act -> + skip(x)`: nothing follows the addition, so the output is not confined
-    to the activation's range. The paper's released code lost the first activation to a bug; its sister repositories,
+    to the activation's range. A bug in the paper's released code drops the first activation; its sister repositories,
     and hence this block, have both.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: of the first convolution and of the skip.
-        act_layer: activation without arguments; the paper has ReLU in the encoder, LeakyReLU in decoders.
-        inner_activation: False leaves out the activation between the two convolutions, as the released code did.
+        act_layer: activation class; the paper uses ReLU in the encoder and LeakyReLU in decoders.
+        inner_activation: False leaves out the activation between the two convolutions, as the released code does.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     """
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # Sliced and not strided, which is the same for 1x1: with torch 2.15 on CPU the backward of a strided 1x1
-        # convolution of three channels, channels last and in float32, writes where it must not (it crashes).
+        # Slicing is equivalent to a strided 1x1 convolution, whose backward crashes in torch 2.15 on CPU (three
+        # channels, channels last, float32: it writes out of bounds).
         skip = self.skip(x[..., :: self.stride, :: self.stride])
         return self.act2(self.conv2(self.act1(self.conv1(x)))) + skip

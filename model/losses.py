@@ -1,7 +1,7 @@
-"""Loss terms that torchdistill does not have; a config names them as criteria, most are summed over the batch.
+"""Loss terms that torchdistill lacks, registered for use as criteria in configs.
 
-`reduction` says so, or that a term is a mean, as it does in torch's losses. Plain head distillation needs none for its
-distortion: that is torch's MSELoss with reduction "sum".
+`reduction` states, as in torch's losses, whether a term is a sum or a mean over the batch. The distortion of plain head
+distillation is not among them: it is torch's MSELoss with reduction "sum".
 """
 
 import math
@@ -18,7 +18,7 @@ LAYOUTS = ("NCHW", "NHWC", "NLC")
 
 @register_mid_level_loss
 class RateLoss(nn.Module):
-    """Bits of the whole batch, -log2 p(y_hat) summed over every latent and element; the config's weight is lmbda.
+    """Bits of the whole batch: -log2 p summed over all elements of all latents; its weight in a config is lmbda.
 
     Args:
         codec_path: module whose hooked output holds `likelihoods`.
@@ -37,7 +37,7 @@ class RateLoss(nn.Module):
 
 @register_mid_level_loss
 class BppLoss(RateLoss):
-    """Bits per pixel of the network's input, averaged over the batch: the rate of direct optimisation.
+    """Bits per pixel of the input image, averaged over the batch: the rate of direct optimisation.
 
     Args:
         image_path: module whose hooked input is the image, (B, 3, H, W).
@@ -60,9 +60,9 @@ class FeatureHint(nn.Module):
     """Mean squared error between a student's feature and a convolutional teacher's (FitNets, ICLR 2015).
 
     Args:
-        student_path: module whose hooked output is (B, H, W, C), or (B, C, H, W) where not channels_last.
+        student_path: module whose hooked output is (B, H, W, C) if channels_last, else (B, C, H, W).
         teacher_path: module whose hooked output is (B, C, H, W).
-        channels_last: the student's is, as a Swin's.
+        channels_last: layout of the student's feature, as in a Swin.
     """
 
     reduction = "mean"
@@ -83,21 +83,21 @@ class FeatureHint(nn.Module):
 class SaliencyWeightedDistortion(nn.Module):
     """D = sum (alpha + beta s) (h_hat - h)^2 / (alpha + beta), the paper's saliency-guided distortion.
 
-    s is the map of targets["saliency"], (B, 1, H, W) in [0, 1]; each token takes the mean of s over the image area it
-    stands for, the same for all its channels. A ViT's prefix tokens stand for the whole image and count in full
-    (s = 1). Several of these terms, on features of different depth, make the multi-resolution distortion.
+    s is the map of targets["saliency"], (B, 1, H, W) in [0, 1]; it is averaged over the image area of each feature
+    position and is the same for all channels. A ViT's prefix tokens stand for the whole image and have full weight
+    (s = 1). Several such terms, on features of different depths, form the multi-resolution distortion.
 
     Args:
         student_path: module whose hooked output is h_hat.
         teacher_path: module whose hooked output is h, of the same shape.
         alpha: weight of the plain squared error.
-        beta: weight of the squared error times s; the paper has alpha = beta.
-        layout: of both: "NCHW"; "NHWC", inside a Swin's tail; or "NLC", a ViT's tokens: `prefix_tokens`, then a square
-            grid of patches.
-        prefix_tokens: of "NLC".
+        beta: weight of the squared error times s; the paper uses alpha = beta.
+        layout: of both features: "NCHW"; "NHWC" (inside a Swin's tail); or "NLC" (a ViT's `prefix_tokens`, then a
+            square grid of patches).
+        prefix_tokens: their number, with "NLC".
 
     Raises:
-        UserError: an unknown layout, or features of another.
+        UserError: an unknown layout, or features of another layout.
     """
 
     reduction = "sum"

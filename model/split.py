@@ -1,4 +1,4 @@
-"""The composition: what the edge sends is what the server's frozen tail classifies.
+"""The composed student: encoder and entropy model at the edge; decoder and the frozen tail at the server.
 
                    edge                 |                       server
                                         |
@@ -37,16 +37,16 @@ class SplitClassifier(EdgeHalf):
         self.tail = tail
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns float32 logits (B, num_classes); the latent gets noise in training, in evaluation it is rounded."""
+        """Return float32 logits (B, num_classes); the latent gets noise in training and is rounded in evaluation."""
         y_hat = self.entropy_model(self.encoder(x))
         return self.tail(self.decoder(y_hat)).float()
 
     def decode(self, streams: list[bytes]) -> Tensor:
-        """Runs the server: streams of images of one size to logits (B, num_classes); errors are `ServerHalf`'s."""
+        """Return logits (B, num_classes) from streams of images of one size; raises what `ServerHalf` raises."""
         return ServerHalf(self.entropy_model, self.decoder, self.tail, self.fingerprint()).decode(streams)
 
     def edge_parameters(self) -> int:
-        """Returns the parameters of the networks on the device: g_a and what the entropy model needs beside it."""
+        """Return the number of parameters on the device: g_a and what the entropy model needs besides."""
         return sum(p.numel() for p in self.encoder.parameters()) + self.entropy_model.edge_parameters()
 
 
@@ -58,17 +58,17 @@ def create_split_classifier(
     backbone: dict,
     trained_parts: dict | None = None,
 ) -> SplitClassifier:
-    """Composes a student around the tail of a backbone.
+    """Compose a student around the tail of a backbone.
 
     Args:
         encoder: g_a.
         entropy_model: the prior.
         decoder: g_s; its output must have the shape of the backbone's feature at the cut.
         backbone: arguments of `model.backbone.create_backbone`.
-        trained_parts: arguments of `load_parts`, to begin with parts of another student; None begins with none.
+        trained_parts: arguments of `load_parts`, to start from parts of another student.
 
     Raises:
-        UserError: parts that do not fit each other, with both shapes.
+        UserError: the parts do not fit each other; the message gives both shapes.
     """
     cut_backbone = create_backbone(**backbone)
     student = SplitClassifier(encoder, entropy_model, decoder, cut_backbone.tail)
@@ -80,7 +80,7 @@ def create_split_classifier(
 
 
 def check_trained_parts(trained_parts: dict) -> None:
-    """Refuses what `load_parts` does not take.
+    """Check the arguments of `load_parts`.
 
     Raises:
         UserError: a missing or unknown key, or a part that no student has.
@@ -96,15 +96,15 @@ def check_trained_parts(trained_parts: dict) -> None:
 
 
 def load_parts(student: SplitClassifier, weights_path: str, modules: list[str]) -> None:
-    """Loads parts of a student that was trained for any backbone, the coder's integer tables with them.
+    """Load parts of a student trained for any backbone, including the coder's integer tables.
 
     Args:
-        student: what gets them.
+        student: the student to load into.
         weights_path: the other student's weights.
         modules: any of encoder, entropy_model, decoder.
 
     Raises:
-        UserError: weights that are missing or do not fit a part.
+        UserError: the weights are missing or do not fit a part.
     """
     state = read_state_dict(weights_path)
     wanted = {key: tensor for key, tensor in state.items() if key.startswith(tuple(f"{name}." for name in modules))}
@@ -112,7 +112,7 @@ def load_parts(student: SplitClassifier, weights_path: str, modules: list[str]) 
 
 
 class StudentParts(CodedModel):
-    """Some parts of a student under their names, as a model of its own that loads the coder's tables too."""
+    """Some parts of a student, under their names there, as a model that loads coder tables too."""
 
     def __init__(self, student: SplitClassifier, modules: list[str]):
         super().__init__()
@@ -139,9 +139,9 @@ def _check_shapes(student: SplitClassifier, head: nn.Module, input_size: tuple[i
 
 
 def load_into(model: nn.Module, path: str | Path) -> None:
-    """Loads weights strictly; a student's file without a tail takes the tail that its backbone brought.
+    """Load weights strictly; if a student's file has no tail, keep the tail of its backbone.
 
     Raises:
-        UserError: keys or shapes that do not fit (which), or a student that was trained for another tail.
+        UserError: keys or shapes that do not fit (the message lists them), or a student trained for another tail.
     """
     load_weights(model, path, read_student(path, model.tail) if isinstance(model, SplitClassifier) else None)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, written atomically; a student's frozen tail stays with its teacher."""
+"""Weight files: safetensors, written atomically; a student's file leaves out a frozen tail, which is its teacher's."""
 
 import hashlib
 import json
@@ -16,33 +16,33 @@ from misc.files import write_atomically
 
 
 def save_weights(model: nn.Module, path: str | Path, tail_digest: str | None = None, **facts: object) -> None:
-    """Writes a model's state dict.
+    """Write a model's state dict.
 
     Args:
-        model: any module; of a SplitClassifier, the tail is left out while it is what `tail_digest` says.
+        model: any module; a student's tail is left out if its digest is still `tail_digest`.
         path: ends in .safetensors.
-        tail_digest: `digest(student.tail)` when the student was built, before any training.
-        **facts: what a reader should know (command, accuracy, ...); goes into the file's metadata as JSON.
+        tail_digest: `digest(student.tail)` from before any training.
+        **facts: provenance (command, accuracy, ...), stored as JSON in the file's metadata.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if tail_digest is not None and digest(model.tail) == tail_digest:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("tail.")}
         facts["tail_sha256"] = tail_digest
-    # One key: safetensors writes several in random order, and the same weights should be the same bytes.
+    # A single key, as safetensors writes several in random order and equal weights should give equal bytes.
     write_atomically(path, save(state, {"facts": json.dumps(facts)}))
 
 
 def read_facts(path: str | Path) -> dict:
-    """Returns the facts that `save_weights` was given; {} for files of another origin."""
+    """Return the facts given to `save_weights`; {} for other files."""
     with safetensors.safe_open(path, "pt") as file:
         return json.loads((file.metadata() or {}).get("facts", "{}"))
 
 
 def read_student(path: str | Path, tail: nn.Module) -> dict[str, Tensor]:
-    """Reads a student's tensors; those of its tail, where the file has none, are taken from `tail`.
+    """Read a student's tensors; if the file has no tail, take those of `tail`.
 
     Raises:
-        UserError: not a weights file, or a student that was trained for another tail.
+        UserError: not a weights file, or a student trained for another tail.
     """
     state = read_state_dict(path)
     trained_for = read_facts(path).get("tail_sha256") if Path(path).suffix == ".safetensors" else None
@@ -54,7 +54,7 @@ def read_student(path: str | Path, tail: nn.Module) -> dict[str, Tensor]:
 
 
 def digest(module: nn.Module) -> str:
-    """Returns a SHA-256 over a module's tensors, names included."""
+    """Return a SHA-256 over a module's tensors and their names."""
     sha = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         sha.update(name.encode())
@@ -67,15 +67,15 @@ def _raw(tensor: Tensor) -> bytes:
 
 
 def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> None:
-    """Loads a safetensors file or a state dict into `model`; every key must fit.
+    """Load a safetensors file or a state dict into `model`; all keys must match.
 
     Args:
         model: any module.
-        path: where the weights are from.
-        state: the tensors, where they have been read from `path` already.
+        path: the file of the weights.
+        state: the tensors, if already read from `path`.
 
     Raises:
-        UserError: no such file, not a weights file, or keys or shapes that differ (which).
+        UserError: no such file, not a weights file, or keys or shapes that differ (the message lists them).
     """
     state = read_state_dict(path) if state is None else state
     try:
@@ -85,7 +85,7 @@ def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | 
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads tensors by name, unpickling nothing; a training checkpoint gives its model's tensors."""
+    """Read tensors by name, without unpickling objects; from a training checkpoint, its model's tensors."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights at {path}: check the path")

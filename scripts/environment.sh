@@ -1,6 +1,6 @@
-# Sourced by the other scripts: makes an environment where there is none and installs requirements that it lacks.
-# PYTHON names the interpreter to make it with (default python3), 3.11 or newer; VENV the environment (default .venv).
-# PIP_CONSTRAINT, pip's own variable, names a file of versions to install (tests/lowest.txt).
+# Sourced by the other scripts: creates the environment if there is none and installs missing requirements.
+# PYTHON: interpreter that creates it (default python3), 3.11 or newer. VENV: the environment's folder (default .venv).
+# PIP_CONSTRAINT, pip's own variable: a file of versions to install (tests/lowest.txt).
 
 VENV=${VENV:-.venv}
 
@@ -12,19 +12,19 @@ make_environment() {
             echo "error: Python 3.11 or newer is needed; set PYTHON to one" >&2
             return 2
         }
-        echo "Making the virtual environment $VENV"
+        echo "Creating the virtual environment $VENV"
         "${PYTHON:-python3}" -m venv "$VENV" || {
             rm -rf "$VENV"
             return 2
         }
     fi
     if [ ! -e "$stamp" ]; then
-        echo "Installing $* into $VENV (once; about three minutes where packages come fast, 6 GB)"
+        echo "Installing $* into $VENV (once; 6 GB, about three minutes on a fast connection)"
         requirements=()
         for file in "$@"; do
             requirements+=(-r "$file")
         done
-        # Errors alone: pip warns of caches, certificates and other indexes, none of which a reader can mend here.
+        # Errors only: pip's warnings about caches, certificates and indexes cannot be fixed here.
         "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "${requirements[@]}"
         touch "$stamp"
     fi

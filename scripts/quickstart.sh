@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained, tested and plotted student on digits on photographs; needs Python 3.11+ alone.
+# From a fresh clone to a trained student, its test and a report, on digits on photographs; needs only Python 3.11+.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -23,7 +23,7 @@ maps() {
 step "1/6 Data: 14,000 digits on photographs (half a minute)"
 "$PYTHON" scripts/prepare_dataset.py digits --output "$DIGITS"
 
-step "2/6 Test of the shipped students, every image as real bytes (one minute)"
+step "2/6 Testing the shipped students through real bytes (one minute)"
 for backbone in resnet swin; do
     main --config "config/quickstart/sg_$backbone.yaml" --test_only --run_dir "$WORK/shipped_$backbone"
 done
@@ -32,7 +32,7 @@ step "3/6 Saliency maps of the teacher (two minutes)"
 maps --input "$DIGITS/train" --output "$MAPS/train"
 maps --input "$DIGITS/val" --output "$MAPS/val"
 
-step "4/6 Training of a student from scratch, four epochs in place of thirteen (five minutes)"
+step "4/6 Training a student from scratch, four epochs instead of thirteen (five minutes)"
 main --config "$CONFIG" --skip_ckpt --run_dir "$WORK/trained_resnet" \
     --set train.stage1.num_epochs=2 --set train.stage2.num_epochs=2
 

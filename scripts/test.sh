@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the environment from nothing, runs the linters and then the tests on up to eight cores.
+# Create the environment if needed, run the linters, then the tests on up to eight cores.
 # Arguments go to pytest (-m slow, -k name, -n 0).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,5 +8,5 @@ make_environment requirements.txt tests/requirements.txt
 "$VENV/bin/python" -m ruff check .
 "$VENV/bin/python" -m ruff format --check .
 "$VENV/bin/lint-imports" --no-cache
-# A thread for each of the processes: more would take turns on the cores.
+# One thread per process: more would compete for the cores.
 OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"

@@ -2,7 +2,7 @@
 
 ILSVRC2012_img_train.tar holds a tar per class, ILSVRC2012_img_val.tar the validation images, whose classes are in
 ILSVRC2012_devkit_t12.tar.gz. MD5 sums are not compared, so a subset of ImageNet in the same layout works as well.
-Classes are unpacked one by one, and an interrupted run resumes with the class at which it stopped.
+Classes are unpacked one by one, and an interrupted run resumes at its last class.
 """
 
 import hashlib

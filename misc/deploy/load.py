@@ -22,9 +22,8 @@ def load_edge(config: Config, weights: str | Path) -> EdgeHalf:
     kwargs = f"{student_path(config)}.kwargs"
     edge = EdgeHalf(config.construct(f"{kwargs}.encoder"), config.construct(f"{kwargs}.entropy_model"))
     state = read_state_dict(weights)
-    load_weights(
-        edge, weights, {name: state[name] for name in state if name.startswith(("encoder.", "entropy_model."))}
-    )
+    own = {name: tensor for name, tensor in state.items() if name.startswith(("encoder.", "entropy_model."))}
+    load_weights(edge, weights, own)
     edge.update()
     return edge.eval()
 
@@ -39,8 +38,8 @@ def load_server(config: Config, weights: str | Path) -> ServerHalf:
     entropy_model, decoder = (config.construct(f"{kwargs}.{part}") for part in ("entropy_model", "decoder"))
     server = ServerHalf(entropy_model, decoder, tail, b"")
     state = read_student(weights, tail)
-    mine = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
-    load_weights(server, weights, mine)
+    own = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
+    load_weights(server, weights, own)
     server.update()
     server.fingerprint = fingerprint_of({**state, **server.state_dict()})
     return server.eval()

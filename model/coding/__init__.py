@@ -1,1 +1,1 @@
-"""From latents to bytes and back."""
+"""Entropy coding: latents to bytes and back."""

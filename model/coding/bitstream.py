@@ -1,15 +1,15 @@
-"""The bytes that travel from edge to server: one self-contained stream per image.
+"""The stream format: the bytes that travel from edge to server, one self-contained stream per image.
 
     byte 0      "F"
-    byte 1      the format's version, "2"
+    byte 1      version of the format, "2"
     byte 2-5    fingerprint of the sender's encoder and entropy model (`model.halves.fingerprint`)
-    byte 6      n: the latent y is n x n; 0: its height and width follow
-    varint x 2  only after a 0: height and width of y
-    payload     all symbols, z's before y's where there is a hyper latent (`model.coding.channel`); may be empty
-    4 bytes     CRC-32 (zlib's) of all before, little-endian
+    byte 6      n if the latent y is n x n; 0 if height and width follow
+    varint x 2  height and width of y, only after a 0
+    payload     all symbols, those of z (if there is a hyper latent) before those of y; may be empty
+    4 bytes     CRC-32 (zlib) of all preceding bytes, little-endian
 
-A square latent has 11 bytes of overhead. A varint holds 7 bits a byte, lowest first, the top bit set on all bytes but
-its last. Every stream has one spelling: a square is never written as two varints, nor a varint longer than needed.
+The overhead of a square latent is 11 bytes. A varint holds 7 bits per byte, lowest first; all bytes but the last have
+the top bit set. The encoding is unique: squares are never written as two varints, nor varints longer than needed.
 """
 
 import zlib
@@ -21,20 +21,20 @@ from misc.errors import UserError
 MAGIC = b"F2"
 FINGERPRINT_BYTES = 4
 MAX_SQUARE = 128
-# What a receiver lets a stranger's bytes cost: the latent of an image of 1,024 x 1,024, and 16 MiB.
+# Limits on untrusted streams: the latent of a 1,024 x 1,024 image, and 16 MiB.
 MAX_POSITIONS = MAX_SQUARE**2
 MAX_BYTES = 2**24
 
 
 class BitstreamError(UserError):
-    """Bytes that are not a whole, undamaged stream of this format and model."""
+    """Bytes that are not a complete, undamaged stream of this format and model."""
 
 
 class Stream(NamedTuple):
-    """What a stream holds.
+    """The content of a stream.
 
     Attributes:
-        fingerprint: of encoder and entropy model, 4 bytes.
+        fingerprint: identifies encoder and entropy model, 4 bytes.
         size: height and width of the latent y, at most 16,384 positions.
         payload: the entropy-coded symbols.
     """
@@ -45,11 +45,11 @@ class Stream(NamedTuple):
 
 
 def pack(stream: Stream) -> bytes:
-    """Returns the bytes of a stream.
+    """Return a stream as bytes.
 
     Raises:
-        BitstreamError: a size out of bounds, or a payload with which the stream would be too long to be read.
-        ValueError: a fingerprint that is not of 4 bytes.
+        BitstreamError: a size out of bounds, or a payload that makes the stream longer than the limit.
+        ValueError: a fingerprint of another length than 4 bytes.
     """
     if len(stream.fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(stream.fingerprint)}")
@@ -61,10 +61,10 @@ def pack(stream: Stream) -> bytes:
 
 
 def unpack(packed: bytes) -> Stream:
-    """Returns the stream that `pack` made bytes of.
+    """Return the stream that `pack` turned into bytes.
 
     Raises:
-        BitstreamError: foreign, truncated or damaged bytes; nothing is read before the checksum is right.
+        BitstreamError: foreign, truncated or damaged bytes; the content is parsed only after the checksum has matched.
     """
     if len(packed) > MAX_BYTES:
         raise BitstreamError(f"more than {MAX_BYTES:,} bytes are no stream")
@@ -80,10 +80,10 @@ def unpack(packed: bytes) -> Stream:
 
 
 def read_packed(path: str | Path) -> bytes:
-    """Reads a stream's file, no more of it than a stream can have.
+    """Read a stream's file, at most one byte more than a stream can have.
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:

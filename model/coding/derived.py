@@ -1,4 +1,4 @@
-"""What is computed from tensors once and for all, until one of them changes."""
+"""A cached value computed from tensors, recomputed when one of them changes."""
 
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
@@ -9,19 +9,19 @@ Value = TypeVar("Value")
 
 
 class Derived(Generic[Value]):
-    """Keeps the last value, and computes it anew when a tensor was written to, moved or replaced.
+    """Cache a value, and recompute it when a tensor has been written to, moved or replaced.
 
-    Writing through `tensor.data` leaves no trace and is not noticed. A copy, and what is unpickled, begins empty: the
-    value may be something that cannot be copied.
+    Writes through `tensor.data` cannot be detected. Copies and unpickled instances start empty, since the value may not
+    be copyable.
     """
 
     def __init__(self):
-        self._tensors: list[Tensor] = []  # kept alive: an address is no identity after its tensor is gone
+        self._tensors: list[Tensor] = []  # kept alive, as ids and addresses are reused after a tensor is freed
         self._state: list[tuple] = []
         self._value: Value | None = None
 
     def of(self, tensors: Iterable[Tensor], compute: Callable[[], Value]) -> Value:
-        """Returns `compute()`, or what it returned when the tensors were what they are now."""
+        """Return `compute()`, or the cached value if no tensor has changed since."""
         tensors = list(tensors)
         state = [_state_of(tensor) for tensor in tensors]
         if not self._state or state != self._state:
@@ -34,6 +34,6 @@ class Derived(Generic[Value]):
 
 
 def _state_of(tensor: Tensor) -> tuple:
-    # A tensor made in inference mode does not count its versions.
+    # Inference tensors have no version counter.
     version = -1 if tensor.is_inference() else tensor._version
     return id(tensor), version, tensor.device, tensor.data_ptr()

@@ -1,12 +1,13 @@
-"""Networks in exact integers: the same output bit by bit on any device, thread count, library or batch size.
+"""Integer networks: bit-identical output for any device, thread count, library and batch size.
 
-A float network that chooses the coder's tables desynchronises the decoder as soon as one last bit differs between two
+If a float network selects the coder's tables, the decoder desynchronises as soon as one last bit differs between two
 machines. Here activations are fixed-point integers in units of 2^-16, weights are integers too, and a convolution sums
-integer products. They are held in float64, which every device multiplies and adds without error below 2^53, hence in
-any order and with or without fused operations; the convolution is written as unfolding and a matrix product, since a
-library's float convolution may choose an algorithm (FFT, Winograd) whose intermediate values are no integers.
-Integer networks for this purpose: Balle, Johnston, Minnen, ICLR 2019, whose networks are trained as such; these are
-made of trained float networks, from their weights alone.
+integer products. All are stored in float64, whose sums and products of integers are exact below 2^53, in any order and
+with or without fused operations. The convolution is an unfold and a matrix product, since a library's float convolution
+may choose an algorithm (FFT, Winograd) with non-integer intermediate values.
+
+Integer networks for this purpose: Balle, Johnston, Minnen, ICLR 2019. Theirs are trained as such; these are derived
+from the weights of trained float networks.
 """
 
 import copy
@@ -19,14 +20,14 @@ from model.layers import Magnitude, ResidualBlock
 
 FRACTION_BITS = 16
 ONE = 2**FRACTION_BITS
-LARGEST = 2**12 * ONE  # what goes into a convolution saturates here: at 4,096, far beyond any sensible latent
+LARGEST = 2**12 * ONE  # inputs of convolutions saturate at 4,096, far beyond any sensible latent
 EXACT = 2**53
 WEIGHT_BITS = 16
 EXACT_ANYWAY = (nn.Identity, nn.ReLU, Magnitude)
 
 
 def fixed_point(x: Tensor) -> Tensor:
-    """Returns float64 integers in units of 2^-16, rounded half to even, saturated at +-4,096.
+    """Return float64 integers in units of 2^-16, rounded half to even, saturated at +-4,096.
 
     Raises:
         ValueError: values that are not finite.
@@ -37,10 +38,10 @@ def fixed_point(x: Tensor) -> Tensor:
 
 
 def exact(network: nn.Module) -> nn.Module:
-    """Returns the network in exact integers, from the present weights; it shares nothing with them.
+    """Return an integer copy of a network, made from its current weights.
 
-    It takes and gives float64 integers in units of 2^-16. Magnitudes beyond 4,096 saturate on their way into every
-    convolution and LeakyReLU.
+    Inputs and outputs are float64 integers in units of 2^-16. The inputs of every convolution and LeakyReLU saturate at
+    +-4,096.
 
     Args:
         network: a convolution, or residual blocks and sequences of convolutions, ReLU, LeakyReLU, magnitudes and
@@ -68,12 +69,12 @@ def _is_integer_upsampling(module: nn.Module) -> bool:
 
 
 class ExactConv2d(nn.Module):
-    """A convolution whose products are summed as integers and rounded once, half to even.
+    """A convolution that sums integer products exactly and rounds once, half to even.
 
     Attributes:
         weight: float64 integers (out_channels, in_channels * kernel), in units of 2^-weight_bits, masks applied.
         bias: float64 integers (out_channels, 1), in units of 2^-(16 + weight_bits).
-        weight_bits: 16, or as many fewer as large weights need to be summed exactly.
+        weight_bits: 16, or fewer if large weights need it for exact sums.
     """
 
     def __init__(self, conv: nn.Conv2d):
@@ -89,7 +90,7 @@ class ExactConv2d(nn.Module):
         self.bias = (bias * 2 ** (FRACTION_BITS + self.weight_bits)).round()[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes (B, in_channels, H, W) and returns (B, out_channels, H', W')."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
         height, width = (
             (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
             for side, kernel, dilation, padding, stride in zip(x.shape[-2:], *self.window.values(), strict=True)
@@ -100,7 +101,7 @@ class ExactConv2d(nn.Module):
 
 
 def largest_sum(weight: Tensor, bias: Tensor) -> float:
-    """Returns what no partial sum of a convolution exceeds, whatever its input, in its own integer units."""
+    """Return an upper bound on the partial sums of a convolution for any input, in its own integer units."""
     return float((weight.abs().sum(1) * LARGEST + bias.abs().flatten()).max())
 
 

@@ -1,13 +1,14 @@
-"""Codes a student's latents under one setting and again under others, in exact integers and in floats, and counts.
+"""Compare the coding of a student's latents across settings (threads, batch size, device, ...), exact and in floats.
 
-The reference is one thread on the CPU in batches of 64. Under every other setting the same latents are encoded again,
-and the reference's bytes are decoded: "bytes" and "y_hat" are the images for which either differs in any bit. The
-float path goes through the same procedure with the float networks: "tables" are the images for which the receiver
-would choose another table than the sender did, and so read garbage from there on, "y_hat" those whose y_hat differs in
-any bit although it is given the right symbols. "g_a" are the images whose bytes differ when the encoder, which is in
-floats, runs under the other setting too: those bytes are others, but decode as well.
+The reference is one thread on the CPU in batches of 64. Under every other setting the same latents are encoded again
+and the reference's bytes are decoded; the first table counts images:
 
-The second table has the sizes in bytes per image and the medians of single images in ms.
+    exact: bytes, y_hat    the bytes, or the decoded y_hat, differ in any bit
+    float: tables          with float networks, the receiver selects another table and desynchronises
+    float: y_hat           with float networks, y_hat differs in any bit although the symbols are right
+    g_a                    the bytes differ if the encoder (floats) also runs under the setting; they still decode
+
+The second table has sizes in bytes per image, and median times of single images in ms.
 """
 
 import argparse
@@ -42,7 +43,7 @@ NETWORKS = ("h_a", "h_s", "context", "parameters")
 
 @dataclass(frozen=True)
 class Setting:
-    """Under what latents are coded."""
+    """The conditions under which latents are coded."""
 
     name: str
     batch: int = 64
@@ -66,7 +67,7 @@ SETTINGS = [
 
 
 class Floating(nn.Module):
-    """A float network between fixed-point values."""
+    """A float network with fixed-point input and output."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -104,7 +105,7 @@ def get_argparser() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    # What torch says of GPUs that nobody asked for.
+    # torch warns about GPU features although no GPU is used.
     warnings.filterwarnings("ignore", "TF32 acceleration")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     settings = [setting for setting in SETTINGS if setting.device == "cpu" or torch.cuda.is_available()]
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def first_images(config: dict, count: int) -> Tensor:
-    """Returns images of the config's test data, as the network takes them."""
+    """Return the first images of the config's test data, transformed."""
     images, found = [], 0
     for x, *_ in evaluation_loader(config):
         images.append(x)
@@ -138,7 +139,7 @@ def first_images(config: dict, count: int) -> Tensor:
 def compare(
     student: SplitClassifier, x: Tensor, settings: list[Setting], prior: str
 ) -> tuple[list[dict], tuple[Tensor, list[bytes], list[bytes]]]:
-    """Returns a row per setting, and of the reference: latents, exact strings and float strings."""
+    """Return a row per setting, and the reference's latents, exact strings and float strings."""
     with applied(REFERENCE, student):
         y = torch.cat([student.encoder(part) for part in x.split(REFERENCE.batch)])
         strings, y_hat, _ = send(transmission(student, floats=False), y, REFERENCE)
@@ -170,7 +171,7 @@ def compare(
 
 @contextlib.contextmanager
 def applied(setting: Setting, student: SplitClassifier) -> Iterator[None]:
-    """Puts a setting on, and the reference back."""
+    """Apply a setting; restore the reference on exit."""
     memory_format = torch.channels_last if setting.channels_last else torch.contiguous_format
     torch.set_num_threads(setting.threads)
     student.to(setting.device, memory_format=memory_format)
@@ -183,13 +184,13 @@ def applied(setting: Setting, student: SplitClassifier) -> Iterator[None]:
 
 
 def transmission(student: SplitClassifier, floats: bool, compiled: bool = False) -> Callable[..., Tensor]:
-    """Returns how the student's prior passes latents, with exact or with float networks."""
+    """Return the transmission of the student's prior, with exact or with float networks."""
     model = student.entropy_model
     made = model.transmission(model.codec)
     if not isinstance(made, HyperTransmission):
         return made
     if floats:
-        made.mean_step = 2.0**-8  # finer than a float32 mean of this size
+        made.mean_step = 2.0**-8  # finer than float32's resolution at this magnitude
         made.h_a, made.h_s = Floating(model.codec.hyper.h_a), Floating(model.codec.hyper.h_s)
         if hasattr(made, "context"):
             made.context = Floating(model.codec.y.context_prediction)
@@ -203,7 +204,7 @@ def transmission(student: SplitClassifier, floats: bool, compiled: bool = False)
 
 
 def use_windows(made: HyperTransmission) -> None:
-    """Takes the middle of a padded float convolution where the exact one looks at a window without padding."""
+    """Let a padded float convolution be applied to single windows, as the exact one without padding is."""
     reach = getattr(made, "reach", None)
     if reach is not None:
         whole = made.context
@@ -211,12 +212,12 @@ def use_windows(made: HyperTransmission) -> None:
 
 
 def encode(student: SplitClassifier, x: Tensor, setting: Setting) -> Tensor:
-    """Returns y as the encoder gives it under a setting, on the CPU."""
+    """Return y, encoded under a setting, on the CPU."""
     return student.encoder(_placed(x, setting)).cpu()
 
 
 def send(coder: Callable, y: Tensor, setting: Setting) -> tuple[list[bytes], Tensor, list[Sender]]:
-    """Returns the strings of all images, y_hat, and the senders of all batches."""
+    """Return the strings of all images, y_hat, and the senders of all batches."""
     senders, y_hat = [], []
     for part in y.split(setting.batch):
         senders.append(Sender(len(part)))
@@ -225,7 +226,7 @@ def send(coder: Callable, y: Tensor, setting: Setting) -> tuple[list[bytes], Ten
 
 
 def receive(coder: Callable, strings: list[bytes], size: tuple[int, int], setting: Setting) -> Tensor:
-    """Returns y_hat of all strings."""
+    """Return y_hat of all strings."""
     y_hat = []
     for start in range(0, len(strings), setting.batch):
         part = strings[start : start + setting.batch]
@@ -238,7 +239,7 @@ def receive(coder: Callable, strings: list[bytes], size: tuple[int, int], settin
 def replay(
     coder: Callable, senders: list[Sender], images: int, size: tuple[int, int], setting: Setting
 ) -> tuple[np.ndarray, Tensor]:
-    """Returns which images would be read by other tables than they were sent by, and y_hat given the right symbols."""
+    """Return which images would be read with other tables than the sender's, and y_hat from the right symbols."""
     whole = Sender(images)
     for calls in zip(*(sender.calls for sender in senders), strict=True):
         tables, symbols, indexes = zip(*calls, strict=True)
@@ -254,14 +255,14 @@ def replay(
 
 
 def differing(a: Tensor, b: Tensor) -> int:
-    """Returns for how many images two tensors differ."""
+    """Return the number of images in which two tensors differ."""
     return int((a != b).flatten(1).any(1).sum())
 
 
 def measure(
     student: SplitClassifier, config: dict, x: Tensor, y: Tensor, strings: list[bytes], float_strings: list[bytes]
 ) -> dict:
-    """Returns a row of sizes in bytes per image and of times in ms."""
+    """Return a row of sizes in bytes per image and of times in ms."""
     exact, floats = (sum(map(len, each)) / len(x) for each in (strings, float_strings))
     sent = sum(len(stream) for part in x.split(REFERENCE.batch) for stream in student.encode(part)) / len(x)
     bits = sum(float(estimate(student, part)[1].sum()) for part in x.split(REFERENCE.batch))
@@ -284,13 +285,13 @@ def _placed(x: Tensor, setting: Setting) -> Tensor:
 
 
 def markdown(rows: list[dict]) -> str:
-    """Lays rows out as a Markdown table."""
+    """Format rows as a Markdown table."""
     lines = [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
     return "\n".join(lines + [f"| {' | '.join(map(str, row.values()))} |" for row in rows])
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """Writes rows as CSV, whole or not at all."""
+    """Write rows as CSV, atomically."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()

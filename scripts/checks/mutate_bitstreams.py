@@ -1,8 +1,8 @@
-"""Decodes a great many mutated streams: every one must be decoded or refused with a BitstreamError, and soon.
+"""Fuzz the decoder with mutated streams: each must be decoded, or rejected with a BitstreamError, within ten seconds.
 
-Half of them are given a right checksum again, as a hostile sender would. They are decoded to latents; decoder and tail,
-which are networks, are left out. Anything else that a mutation causes (another exception, a crash, more than ten
-seconds for one of them) ends the program with an error.
+Half of the mutations get a valid checksum again, as a hostile sender would provide. Streams are decoded to latents
+only, without the networks of decoder and tail. Any other outcome (another exception, a crash, a hang) ends the program
+with an error.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from model.coding.bitstream import BitstreamError, read_packed
 from model.halves import ServerHalf
 
 TOO_LONG_S = 10
-# 128 x 128, 64 x 64, 1 x 16,384, 16,384 x 1 and 127 x 128, as a header spells them.
+# 128 x 128, 64 x 64, 1 x 16,384, 16,384 x 1 and 127 x 128, as encoded in a header.
 LARGEST_SIZES = (b"\x80", b"\x40", b"\0\x01\x80\x80\x01", b"\0\x80\x80\x01\x01", b"\0\x7f\x80\x01")
 
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     server = load_server(config, weights_of(config, args)).to(device)
     originals = [read_packed(path) for path in args.streams]
     for original in originals:
-        server.latents([original])  # they must be sound
+        server.latents([original])  # must not raise
     torch.set_num_threads(1)
     outcomes, longest = run(server, originals, args.count, random.Random(args.seed))
     for (kind, outcome), count in sorted(outcomes.items()):
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(server: ServerHalf, originals: list[bytes], count: int, chance: random.Random) -> tuple[Counter, float]:
-    """Returns how often what happened, and the longest time in seconds."""
+    """Return the counts of (checksum, outcome) and the longest time in seconds."""
     outcomes, longest = Counter(), 0.0
     for number in progress_bar(range(count), "mutations", count, unit="streams"):
         is_resealed = bool(number % 2)
@@ -66,7 +66,7 @@ def run(server: ServerHalf, originals: list[bytes], count: int, chance: random.R
         elif mutant in originals:
             continue
         start = time.perf_counter()
-        faulthandler.dump_traceback_later(TOO_LONG_S, exit=True)  # also out of a loop that no exception would leave
+        faulthandler.dump_traceback_later(TOO_LONG_S, exit=True)  # ends infinite loops, too
         outcome = decode(server, mutant)
         faulthandler.cancel_dump_traceback_later()
         longest = max(longest, time.perf_counter() - start)
@@ -77,7 +77,7 @@ def run(server: ServerHalf, originals: list[bytes], count: int, chance: random.R
 
 
 def decode(server: ServerHalf, packed: bytes) -> str:
-    """Returns "decoded" or why not, without its numbers."""
+    """Return "decoded", or the error message without its digits."""
     try:
         y_hat = server.latents([packed])
     except BitstreamError as error:
@@ -88,7 +88,7 @@ def decode(server: ServerHalf, packed: bytes) -> str:
 
 
 def mutated(packed: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """Returns the bytes after one to four random changes."""
+    """Return the bytes after one to four random changes."""
     mutant = bytearray(packed)
     for _ in range(chance.randint(1, 4)):
         place = chance.randrange(len(mutant) + 1)
@@ -113,7 +113,7 @@ def mutated(packed: bytes, others: list[bytes], chance: random.Random) -> bytes:
 
 
 def resealed(packed: bytes) -> bytes:
-    """Returns the bytes with a right checksum at their end."""
+    """Return the bytes with their last four replaced by a valid checksum."""
     body = packed[:-4]
     return body + zlib.crc32(body).to_bytes(4, "little")
 

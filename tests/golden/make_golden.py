@@ -1,9 +1,9 @@
-"""Makes the golden streams: what the format's present version is, for all time.
+"""Generate the golden streams, which pin the current version of the stream format.
 
     python -m tests.golden.make_golden
 
-Only for a new version of the format: a change after which these files no longer decode to the same latents breaks the
-files of every user.
+Run this only for a new version of the format: if these files no longer decode to the same latents, neither do those of
+users.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ CHANNELS = 4
 
 
 def edge_of(prior: str) -> EdgeHalf:
-    """Returns an untrained edge half whose images are latents already."""
+    """Return an untrained edge half whose inputs are latents."""
     extra = {} if prior == "FactorizedPrior" else {"hyper_channels": CHANNELS}
     return EdgeHalf(nn.Identity(), getattr(entropy, prior)(CHANNELS, **extra)).eval()
 
@@ -34,15 +34,15 @@ def y_hat_of(edge: EdgeHalf, stream: Stream) -> Tensor:
 
 
 def digest(y_hat: Tensor) -> str:
-    """Returns the SHA-256 of a latent's float32 values."""
+    """Return the SHA-256 of a latent's float32 values."""
     return hashlib.sha256(y_hat.contiguous().numpy().tobytes()).hexdigest()
 
 
 def make(prior: str) -> str:
-    """Writes weights with tables, a latent and its stream; returns the digest of y_hat."""
+    """Write weights with tables, a latent and its stream; return the digest of y_hat."""
     torch.manual_seed(0)
     edge = edge_of(prior)
-    with torch.no_grad():  # fresh means and scales hardly differ, and fresh densities need tables of thousands
+    with torch.no_grad():  # initial means and scales hardly vary, and initial densities need tables of thousands
         for name, parameter in edge.named_parameters():
             parameter.add_(1.0) if "matrices" in name else parameter.mul_(1.5)
     edge.update(scale_table=[0.11, 0.3, 0.6, 1.0, 1.5, 2.5, 4.0, 8.0], force=True, update_quantiles=True)

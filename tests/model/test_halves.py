@@ -110,7 +110,7 @@ def test_a_size_that_the_server_does_not_take_is_named():
 
 
 def refused_or_decoded(server: ServerHalf, packed: bytes) -> bool:
-    """Returns whether the bytes were decoded, to logits that are finite."""
+    """Return whether the bytes were decoded, and then to finite logits."""
     try:
         logits = server.decode([packed])
     except BitstreamError:

@@ -20,7 +20,7 @@ SECRET = b"do not overwrite"
 
 
 def planted(name: str, outside: Path, content: bytes = b"planted") -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Returns the members of a tar that try to write outside of its folder, in the way of `name`."""
+    """Return the members of a tar that try to write outside its folder by the trick `name`."""
     names = {"parent": "../outside.JPEG", "absolute": str(outside / "outside.JPEG")}
     info = tarfile.TarInfo(names.get(name, "inside.JPEG"))
     info.size = len(content)
@@ -70,7 +70,7 @@ def official(folder: Path) -> dict[str, Path]:
 
 
 def plant_in_imagenet(place: str, trick: str, folder: Path, outside: Path) -> list[str]:
-    """Writes ImageNet's archives with something planted in one of them; returns the arguments that name them."""
+    """Write ImageNet's archives with a malicious member in one of them; return the command's arguments."""
     paths, wnid = official(folder), sorted(CLASSES)[1]
     train = train_members()
     if place == "class tar":
@@ -98,7 +98,7 @@ def outside(tmp_path) -> Path:
 
 
 def refused(arguments: list[str], root: Path, outside: Path, capsys) -> str:
-    """Runs the command, checks that it leaves nothing anywhere, and returns its one line."""
+    """Run the command, check that it leaves no file anywhere, and return its error line."""
     before = set(root.rglob("*"))
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--output", str(root / "deep" / "data")])
@@ -125,7 +125,7 @@ def test_nothing_planted_in_imagenets_archives_gets_out(tmp_path, outside, capsy
 
 
 def zip_with(trick: str, outside: Path) -> bytes:
-    """Returns Tiny ImageNet's archive with something planted in it."""
+    """Return Tiny ImageNet's archive with a malicious member."""
     member = next(name for name in miniature() if name.endswith("_1.JPEG"))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:

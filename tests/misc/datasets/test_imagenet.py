@@ -36,7 +36,7 @@ class Archives(NamedTuple):
 
 
 def jpeg(number: int) -> bytes:
-    """Returns the file of an image 12 x 8: colour, grey or CMYK, in turn."""
+    """Return the file of a 12 x 8 image: colour, grey or CMYK, in turn."""
     buffer = io.BytesIO()
     Image.new(MODES[number % 3], (12, 8), number % 256).save(buffer, "JPEG")
     return buffer.getvalue()
@@ -124,7 +124,7 @@ def test_grey_and_cmyk_images_are_read_as_rgb(archives, tmp_path):
         assert [(image.mode, image.size) for image, _ in images] == [("RGB", (12, 8))] * count
 
 
-def test_a_run_that_was_killed_goes_on_with_its_class(archives, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_with_its_class(archives, tmp_path, monkeypatch):
     write_imagenet(*archives, tmp_path / "expected")
     copy = TarArchive.copy
     copied = []

@@ -29,7 +29,7 @@ def by(mix: type, pairs: MixedPairs) -> MixedPairs:
 
 
 def value(targets: Tensor) -> float:
-    """Returns the mean of an image that holds the classes in these shares."""
+    """Return the mean of an image in which the classes have these shares."""
     return float(targets @ torch.arange(1.0, NUM_CLASSES + 1))
 
 

@@ -31,7 +31,7 @@ def test_a_data_set_is_made_once(tmp_path):
 
 
 @pytest.mark.parametrize(("seed", "kept"), [(1, True), (2, False)])
-def test_an_interrupted_one_is_not_there_and_goes_on_if_it_is_the_same(tmp_path, seed, kept):
+def test_an_interrupted_one_is_not_there_and_is_resumed_if_it_is_the_same(tmp_path, seed, kept):
     root = tmp_path / "data"
     with pytest.raises(KeyboardInterrupt):
         make_data_set(root, {"seed": 1}, interrupted)

@@ -26,7 +26,7 @@ def image(number: int) -> bytes:
 
 
 def miniature() -> dict[str, bytes]:
-    """Returns the content of each member of an archive in the official layout."""
+    """Return the content of each member of an archive in the official layout."""
     members = {
         "wnids.txt": "\n".join(WNIDS),
         "words.txt": f"{CAT}\tcat, true cat\n{DOG}\tdog\nn09999999\tnothing here\n",
@@ -166,7 +166,7 @@ def refuse(path: Path, root: Path, said: str) -> None:
     assert not root.exists()
 
 
-def test_what_is_no_archive(tmp_path):
+def test_a_file_that_is_no_archive_is_named(tmp_path):
     refuse(tmp_path / "no.zip", tmp_path / "data", "no archive at .*no.zip: expected Tiny ImageNet's zip file")
     refuse(tmp_path, tmp_path / "data", "is damaged or no zip file")
     (tmp_path / "text.zip").write_text("not a zip file")

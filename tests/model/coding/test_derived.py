@@ -14,7 +14,7 @@ def layer() -> nn.Linear:
 
 
 def count(derived: Derived, layer: nn.Module) -> int:
-    """Returns how often the value has been computed."""
+    """Return how often the value has been computed."""
     derived.times = getattr(derived, "times", 0)
 
     def compute():

@@ -6,13 +6,16 @@ import zlib
 import pytest
 import torch
 
+from misc.config.load import compose_config
+from misc.deploy import arguments
+from misc.deploy.load import load_edge
 from misc.errors import UserError
 from model.coding.bitstream import BitstreamError
-from scripts.checks.mutate_bitstreams import mutated, resealed, run
+from scripts.checks.mutate_bitstreams import main, mutated, resealed, run
 
 
 class Half:
-    """Stands in for a server half: decodes bytes with a right checksum, and fails on some."""
+    """A stub of a server half: decodes any bytes whose checksum is right, or raises the given error."""
 
     def __init__(self, error=None):
         self.error = error
@@ -26,7 +29,7 @@ class Half:
 
 
 class Hanging:
-    """Stands in for a server half that one of the bytes sends round and round."""
+    """A stub of a server half that never returns."""
 
     def latents(self, streams):
         while True:
@@ -66,3 +69,16 @@ def test_mutations_differ_and_are_repeatable():
     mutants = [mutated(ORIGINALS[0], ORIGINALS, random.Random(seed)) for seed in range(50)]
     assert mutants == [mutated(ORIGINALS[0], ORIGINALS, random.Random(seed)) for seed in range(50)]
     assert len(set(mutants)) > 40
+
+
+def test_streams_of_the_shipped_student_survive_mutations(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(arguments, "default_run_dir", lambda config: tmp_path / "no run")
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    config = "config/quickstart/sg_resnet.yaml"
+    edge = load_edge(compose_config(config, mode="test"), "resources/weights/quickstart/sg_resnet.safetensors")
+    stream = tmp_path / "zeros.fsb"
+    stream.write_bytes(edge.encode(torch.zeros(1, 3, 64, 64))[0])
+    main([str(stream), "--config", config, "--device", "cpu", "--count", "20"])
+    *outcomes, summary = capfd.readouterr().out.splitlines()
+    assert summary.startswith("20 mutations, the slowest took ")
+    assert 10 <= sum(int(line.split()[-1]) for line in outcomes) <= 20
