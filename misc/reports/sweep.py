@@ -19,7 +19,7 @@ from misc.sweeps.table import NOT_RUN, Row, tested
 from misc.tables import markdown
 from misc.training.run_folder import load_student
 from saliency_maps.analysis.drawing import png
-from saliency_maps.analysis.sheets import samples_of, sheet
+from saliency_maps.analysis.spending_sheet import samples_of, sheet
 from saliency_maps.cam_prep.teacher import teacher_from_config
 
 SMALL_LOSS = 0.5  # points of top-1

@@ -15,7 +15,8 @@ from misc.evaluation.codec_table import CodecPoint, write_points
 from misc.evaluation.curves import Point
 from misc.files import ROOT
 from misc.sweeps.table import read_rows, recommended, students_of
-from saliency_maps.analysis.sheets import COLUMNS, GAP, IMAGES, SEAM, TILE
+from saliency_maps.analysis.sheets import SEAM
+from saliency_maps.analysis.spending_sheet import COLUMNS, GAP, IMAGES, TILE
 from scripts import report
 
 TEACHER = 65.0
