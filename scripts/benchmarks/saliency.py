@@ -163,7 +163,7 @@ def upstream(model: nn.Module, layers: Sequence[TargetLayer], pixels: Tensor) ->
         from pytorch_grad_cam import XGradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     except ImportError:
-        raise UserError("pytorch-grad-cam is missing: pip install -r tests/requirements.txt") from None
+        raise UserError("pytorch-grad-cam is missing: pip install -r requirements.txt") from None
     # It differentiates down to what requires a gradient, and a model as timm gives it has parameters that do.
     model = copy.deepcopy(model).requires_grad_(True)
     modules = [model.get_submodule(layer.name) for layer in layers]
