@@ -17,10 +17,10 @@ from saliency_maps.map_folder import MapFolder, dataset_identity, map_names, rel
 
 
 class SaliencyMap(tv_tensors.Mask):
-    """A map, (1, H, W) in [0, 1], that torchvision.transforms.v2 moves like a mask and resizes like an image.
+    """A map, (1, H, W) in [0, 1], that torchvision.transforms.v2 moves like a mask but resizes bilinearly.
 
-    As a mask it follows every geometric transform and is left alone by the photometric ones and by Normalize. A mask
-    is resized to the nearest neighbour, which would shift a smooth map against its image by up to half a cell.
+    As a mask it follows every geometric transform, and photometric ones and Normalize leave it unchanged. Masks are
+    resized by nearest neighbour, which would shift a smooth map against its image by up to half a cell.
     """
 
 
@@ -47,8 +47,8 @@ class ImageFolderWithMaps(ImageFolder):
         map_root: the output folder of `saliency_maps/cam_prep/cam_map_generation.py` for `root`.
         transforms: a torchvision.transforms.v2 callable taking (PIL image, SaliencyMap of the image's size) and
             returning both; a random crop or flip hits the two with the same parameters.
-        exchange_seed: gives every image another one's map, in an order by this seed: the control of an experiment with
-            maps. None gives it its own.
+        exchange_seed: seed of a random permutation of the maps over the images, as the control of an experiment with
+            maps; None gives each image its own.
 
     An item is `(image, {"label": int, "saliency": float tensor (1, H, W) in [0, 1]})`.
 

@@ -1,4 +1,4 @@
-"""The folder in which saliency maps lie: one `.npy` per image or per class, and a manifest saying whose.
+"""A folder of saliency maps: one `.npy` per image or per class, and a manifest of settings and provenance.
 
 <maps>/settings.json           what the maps depend on, written before the first of them
 <maps>/<class>/<stem>.npy      one map, (height, width): float32 or float16 in [0, 1], or uint8 in [0, 255]
@@ -6,7 +6,7 @@
 <maps>/<class>.json            and their names, {"names": ["<stem>.npy", ...]}, in the order of the rows
 <maps>/manifest.json           settings, counts and provenance, written after the last of them
 
-With one map per layer there is such a folder for each, <maps>/<layer>.
+With one map per layer, each layer has such a folder, <maps>/<layer>.
 """
 
 import hashlib
@@ -33,13 +33,13 @@ ANEW = "make the maps again in an empty folder"
 
 
 def relative_image_names(root: str | Path, image_paths: Iterable[str]) -> list[str]:
-    """Returns each image's path below `root`, with forward slashes: `cat/0001.jpg`."""
+    """Return each image's path below `root`, with forward slashes: `cat/0001.jpg`."""
     prefix = os.path.join(root, "")
     return [path.removeprefix(prefix).replace(os.sep, "/") for path in image_paths]
 
 
 def map_names(image_names: Sequence[str]) -> list[str]:
-    """Returns the map's name for each image's name: `cat/0001.jpg` -> `cat/0001.npy`.
+    """Return the map's name for each image's name: `cat/0001.jpg` -> `cat/0001.npy`.
 
     Raises:
         UserError: two images differ in their suffix only, so that they would share a map.
@@ -54,15 +54,15 @@ def map_names(image_names: Sequence[str]) -> list[str]:
 
 
 def dataset_identity(root: str | Path, image_names: Iterable[str]) -> str:
-    """Returns the sha256 of the images' sorted relative names and sizes: equal for equal trees, wherever they lie."""
+    """Return the sha256 of the images' sorted relative names and sizes, wherever the tree lies."""
     lines = (f"{name} {os.path.getsize(os.path.join(root, name))}\n" for name in sorted(image_names))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class MapFolder:
-    """Reads a folder of maps, whatever its format; images and maps meet by name.
+    """Reads a folder of maps of either format; images and maps are matched by name.
 
-    Nothing is opened before it is asked for, and an instance may go to other processes.
+    Files are opened on first use, and instances can be pickled.
 
     Args:
         root: the folder; one that does not exist has no maps.
@@ -104,7 +104,7 @@ class MapFolder:
         return frozenset(packed) | {name for name, _ in single_maps(self.root)}
 
     def read(self, name: str) -> np.ndarray:
-        """Returns one map, float32 of shape (height, width) with values in [0, 1].
+        """Return one map, float32 of shape (height, width) with values in [0, 1].
 
         Raises:
             UserError: the map is missing or damaged.
@@ -120,10 +120,10 @@ class MapFolder:
         return decoded(saliency)
 
     def check_complete(self, names: Sequence[str]) -> None:
-        """Makes sure that there is a map for each of some images.
+        """Check that each of some maps exists.
 
         Raises:
-            UserError: how many are missing, and the first names.
+            UserError: some are missing; it names how many and the first.
         """
         missing = [name for name in names if name not in self.names]
         if missing:
@@ -141,8 +141,8 @@ class MapFolder:
 class Pack:
     """The maps of one class in one file, `<class>.npy`, and their names in the order of its rows, `<class>.json`.
 
-    The index is written last and its file takes the place of an older one at once, so a pack without an index is none
-    yet, and one with more rows than names is about to get its longer index.
+    The index is written last and replaces an older one atomically. A file without an index is therefore no pack yet,
+    and one with more rows than names is about to get its longer index.
 
     Args:
         root: the folder of maps.
@@ -185,7 +185,7 @@ class Pack:
         return values
 
     def is_whole(self, map_size: tuple[int, int], dtype: str) -> bool:
-        """Tells from header, index and size of the file whether it can hold what it should."""
+        """Tell whether header, index and size of the file fit maps of this size and dtype."""
         try:
             shape = self.values.shape
         except UserError:
@@ -195,12 +195,12 @@ class Pack:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A mapping would be sent as a copy of all its values.
+        # A memory map would be pickled as a copy of all its values.
         return {key: value for key, value in vars(self).items() if key != "values"}
 
 
 def packed_classes(root: str | Path) -> list[str]:
-    """Returns the classes whose maps are packed."""
+    """Return the classes whose maps are packed."""
     if not os.path.isdir(root):
         return []
     indices = (entry.name.removesuffix(".json") for entry in os.scandir(root) if entry.name.endswith(".json"))
@@ -208,7 +208,7 @@ def packed_classes(root: str | Path) -> list[str]:
 
 
 def single_maps(root: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
-    """Yields the name, `cat/0001.npy`, and the directory entry of each map that has a file of its own."""
+    """Yield the name, `cat/0001.npy`, and the directory entry of each map that has a file of its own."""
     folders = [entry for entry in os.scandir(root) if entry.is_dir()] if os.path.isdir(root) else []
     while folders:
         for entry in os.scandir(folders.pop()):
@@ -219,7 +219,7 @@ def single_maps(root: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
 
 
 def load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
-    """Returns the stored values of a file of maps.
+    """Return the stored values of a file of maps.
 
     Raises:
         UserError: no such file, a damaged one, or values of another type.
@@ -236,26 +236,26 @@ def load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
 
 
 def encoded(saliency: np.ndarray, dtype: str) -> np.ndarray:
-    """Returns values in [0, 1] as they are stored: as a float, or in 255 steps."""
+    """Return values in [0, 1] as they are stored: as a float, or in 255 steps."""
     return np.rint(255 * saliency).astype(np.uint8) if dtype == "uint8" else saliency.astype(dtype)
 
 
 def decoded(stored: np.ndarray) -> np.ndarray:
-    """Returns stored values as float32 in [0, 1]."""
+    """Return stored values as float32 in [0, 1]."""
     values = np.array(stored, dtype=np.float32)  # no longer mapped to a file
     return values / 255 if stored.dtype == np.uint8 else values
 
 
 def write_map(path: Path, saliency: np.ndarray, dtype: str = "float32") -> None:
-    """Writes one map, (height, width) in [0, 1], as one of `DTYPES`."""
+    """Write one map, (height, width) in [0, 1], as one of `DTYPES`."""
     with written(path) as file:
         np.save(file, encoded(saliency, dtype))
 
 
 def write_pack(root: Path, class_name: str, names: Sequence[str]) -> None:
-    """Moves the maps of a class into one file; a kill at any moment loses none and shows no part.
+    """Move the maps of a class into one file; a kill at any moment loses no map and leaves no partial one.
 
-    A pack that is there already grows at its end, so that its old index fits the new file until the new one is there.
+    An existing pack grows at its end, so that its old index fits the new file until the new index is written.
 
     Args:
         root: the folder of maps, all of one size and dtype.
@@ -273,7 +273,7 @@ def write_pack(root: Path, class_name: str, names: Sequence[str]) -> None:
         write_json(Pack(root, class_name).index_path, {"names": [name.partition("/")[2] for name in [*rows, *new]]})
     for name in singles:
         (root / name).unlink()
-    with suppress(OSError):  # of a folder that is not empty or was never there
+    with suppress(OSError):  # the folder is not empty, or never existed
         (root / class_name).rmdir()
 
 
@@ -289,7 +289,7 @@ def _write_rows(root: Path, class_name: str, old: Pack | None, new: Sequence[str
 
 
 def file_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """Returns the beginning of an `.npy` file, in front of the values."""
+    """Return the beginning of an `.npy` file, in front of the values."""
     header = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -297,18 +297,18 @@ def file_header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def file_size(shape: tuple[int, ...], dtype: str) -> int:
-    """Returns the number of bytes of an `.npy` file."""
+    """Return the number of bytes of an `.npy` file."""
     return len(file_header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes `content` as indented JSON."""
+    """Write `content` as indented JSON."""
     with written(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict:
-    """Returns the file's content.
+    """Return the file's content.
 
     Raises:
         UserError: the file is not JSON, or no object.

@@ -1,4 +1,4 @@
-"""Compares two folders of maps of the same images: how far apart the values are, for instance of --autocast's maps."""
+"""Compare two folders of maps of the same images: how far apart the values are, for instance of --autocast's maps."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores saliency maps against masks or bounding boxes: how much of each lies on the object.
+"""Score saliency maps against masks or bounding boxes: how much of each lies on the object.
 
 Masks are PNGs under the images' names, MASKS/CLASS/IMAGE.png, bright on the object. Boxes are Tiny ImageNet's files:
 val_annotations.txt, <class>_boxes.txt, or a folder with such files in it or below it.
@@ -56,7 +56,7 @@ def maps_and_masks(
 
 
 def summary(scores: MapScores, num_without_map: int, num_without_object: int, kind: str) -> str:
-    """Returns the scores as a table; `kind` is what says where the object is."""
+    """Return the scores as a table; `kind` is what says where the object is."""
     return text_table(
         [
             ["images scored", f"{scores.images:,}"],

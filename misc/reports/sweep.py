@@ -29,7 +29,7 @@ from misc.sweeps.table import Student, SweepRow, recommended, students_of, teach
 from misc.tables import markdown, text_table
 from misc.training.run_folder import CONFIG, load_student
 from saliency_maps.analysis.drawing import png
-from saliency_maps.analysis.sheets import samples_of, sheet
+from saliency_maps.analysis.spending_sheet import samples_of, sheet
 from saliency_maps.cam_prep.teacher import teacher_from_config
 
 PAIRED = "Weights of the distortion"  # heading of the comparison seed by seed

@@ -15,12 +15,12 @@ Lines = list[tuple[str, str]]
 
 
 def section(title: str, lines: Lines) -> str:
-    """Returns a titled list of headings and texts."""
+    """Return a titled list of headings and texts."""
     return "\n".join([title, *(f"  {heading:<{HEADING}}{text}" for heading, text in lines), ""])
 
 
 def settings_of(maps: MapFolder) -> tuple[dict[str, Any], bool]:
-    """Returns what the maps depend on, and whether the run that makes them has ended.
+    """Return what the maps depend on, and whether the run that makes them has ended.
 
     Raises:
         UserError: the folder has neither a manifest nor the settings of a run.
@@ -31,7 +31,7 @@ def settings_of(maps: MapFolder) -> tuple[dict[str, Any], bool]:
 
 
 def origin(folder: Path, settings: Mapping[str, Any], is_finished: bool) -> Lines:
-    """Returns how the maps were made."""
+    """Return how the maps were made."""
     lines = [
         ("folder", str(folder)),
         ("method", method(settings)),
@@ -44,12 +44,12 @@ def origin(folder: Path, settings: Mapping[str, Any], is_finished: bool) -> Line
 
 
 def method(settings: Mapping[str, Any]) -> str:
-    """Returns the CAM method, and whether it takes the principal component."""
+    """Return the CAM method, and whether it takes the principal component."""
     return settings.get("saliency_type", "unknown") + (", eigen_smooth" if settings.get("eigen_smooth") else "")
 
 
 def layers(settings: Mapping[str, Any]) -> str:
-    """Returns the layers that were looked at: a method on all of them would fill the screen."""
+    """Return the layers that were looked at: a method on all of them would fill the screen."""
     names = settings.get("layers", ["unknown"])
     return ", ".join(names) if len(names) <= FIRST + 1 else counted(names)
 
@@ -57,7 +57,7 @@ def layers(settings: Mapping[str, Any]) -> str:
 def coverage_lines(
     maps: MapFolder, root: Path, names: Sequence[str], maps_of: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Lines:
-    """Returns which images have a map and which maps an image."""
+    """Return which images have a map and which maps an image."""
     missing = [name for name in names if name not in maps_of]
     orphans = sorted(maps.names.difference(maps_of.values()))
     is_same = settings.get("dataset_sha256") == dataset_identity(root, names)
@@ -78,7 +78,7 @@ class Contents(NamedTuple):
 
 
 def read_all(maps: MapFolder) -> Contents:
-    """Reads every map once."""
+    """Read every map once."""
     contents = Contents(MapStatistics(), [], [])
     for name in progress_bar(sorted(maps.names), "reading maps", unit="maps"):
         try:
@@ -94,18 +94,18 @@ def read_all(maps: MapFolder) -> Contents:
 
 
 def defects(contents: Contents) -> Lines:
-    """Returns which maps say nothing."""
+    """Return which maps say nothing."""
     return [("uniform maps", counted(contents.uniform)), ("damaged maps", counted(contents.damaged))]
 
 
 def counted(names: Sequence[str]) -> str:
-    """Returns how many, and the first of them."""
+    """Return how many, and the first of them."""
     shown = ", ".join(names[:FIRST]) + (", ..." if len(names) > FIRST else "")
     return f"{len(names):,}: {shown}" if names else "0"
 
 
 def value_lines(statistics: MapStatistics) -> Lines:
-    """Returns what the values are like; a map that prefers nothing has the figures in brackets."""
+    """Return what the values are like; a map that prefers nothing has the figures in brackets."""
     quantiles = (f"{statistics.quantile(share):.3f} ({100 * share:.0f} %)" for share in QUANTILES)
     return [
         ("mean", f"{statistics.mean:.3f}"),

@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Returns a mask (H, W) bool: true where the file is brighter than half.
+    """Return a mask (H, W) bool: true where the file is brighter than half.
 
     Raises:
         UserError: a truncated or unreadable file, or one without an object.
@@ -38,7 +38,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def masks_in(root: Path, image_names: Sequence[str]) -> dict[str, Path]:
-    """Returns those masks, `cat/0001.png`, that there are of images, `cat/0001.jpg`; by the image's name.
+    """Return those masks, `cat/0001.png`, that there are of images, `cat/0001.jpg`; by the image's name.
 
     Raises:
         UserError: no such folder, or none of the images has a mask.
@@ -57,7 +57,7 @@ def masks_in(root: Path, image_names: Sequence[str]) -> dict[str, Path]:
 
 
 def boxes_in(path: Path, image_names: Sequence[str]) -> dict[str, list[Box]]:
-    """Returns the boxes of those images, `cat/0001.jpg`, whose file name, `0001.jpg`, has any; by the image's name.
+    """Return the boxes of those images, `cat/0001.jpg`, whose file name, `0001.jpg`, has any; by the image's name.
 
     Args:
         path: see `read_boxes`.
@@ -85,7 +85,7 @@ def boxes_in(path: Path, image_names: Sequence[str]) -> dict[str, list[Box]]:
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
-    """Returns the boxes by the image's file name, from one file or from all such files below a folder.
+    """Return the boxes by the image's file name, from one file or from all such files below a folder.
 
     A `val_annotations.txt` has lines of file name, class and corners, a `<class>_boxes.txt` of file name and corners,
     separated by tabs; several lines with the same name are several objects.
@@ -141,7 +141,7 @@ def _parse(line: str, where: str) -> tuple[str, Box]:
 
 
 def mask_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
-    """Returns the mask, bool of `size` (height, width), that is true inside any of the boxes.
+    """Return the mask, bool of `size` (height, width), that is true inside any of the boxes.
 
     Raises:
         UserError: a box that goes beyond the image.
@@ -161,17 +161,17 @@ def shown(box: Box) -> str:
 
 
 def masks_of(root: Path, names: Sequence[str]) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Returns what reads the mask, (H, W) bool, of each image that has one."""
+    """Return what reads the mask, (H, W) bool, of each image that has one."""
     return {name: partial(read_mask, path) for name, path in masks_in(root, names).items()}
 
 
 def box_masks_of(path: Path, names: Sequence[str], images: Path) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Returns what draws the boxes, (H, W) bool, of each image that has any, at the image's size."""
+    """Return what draws the boxes, (H, W) bool, of each image that has any, at the image's size."""
     return {name: partial(box_mask, images / name, boxes) for name, boxes in boxes_in(path, names).items()}
 
 
 def box_mask(image: Path, boxes: Sequence[Box]) -> np.ndarray:
-    """Returns the mask, (H, W) bool of the image's size, that is true inside the boxes."""
+    """Return the mask, (H, W) bool of the image's size, that is true inside the boxes."""
     with Image.open(image) as opened:
         width, height = opened.size
     try:

@@ -7,7 +7,7 @@ from saliency_maps.map_folder import MapFolder, map_names
 
 
 def maps_of_images(maps: MapFolder, image_names: Sequence[str]) -> dict[str, str]:
-    """Returns the map's name, `cat/0001.npy`, by the image's name, `cat/0001.jpg`, of those images that have a map.
+    """Return the map's name, `cat/0001.npy`, by the image's name, `cat/0001.jpg`, of those images that have a map.
 
     Raises:
         UserError: there is no such folder, or none of them has.

@@ -28,7 +28,7 @@ class MapScores(NamedTuple):
 
 
 def score_maps(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> MapScores:
-    """Scores (map, mask) pairs, one pair per image; see `score_map`."""
+    """Score (map, mask) pairs, one pair per image; see `score_map`."""
     scores = np.array([score_map(saliency, mask) for saliency, mask in pairs])
     if not len(scores):
         raise ValueError("no maps to score")
@@ -37,7 +37,7 @@ def score_maps(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> MapScores:
 
 
 def score_map(saliency: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]:
-    """Scores one map.
+    """Score one map.
 
     Args:
         saliency: (h, w) in [0, 1]; resized bilinearly to the mask.
@@ -58,6 +58,6 @@ def score_map(saliency: np.ndarray, mask: np.ndarray) -> tuple[float, float, flo
 
 
 def resize_map(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a map (h, w) bilinearly to `size` (height, width), corners not aligned."""
+    """Resize a map (h, w) bilinearly to `size` (height, width), corners not aligned."""
     tensor = torch.from_numpy(np.asarray(saliency, dtype=np.float32))[None, None]
     return interpolate(tensor, size, mode="bilinear", align_corners=False)[0, 0].numpy()

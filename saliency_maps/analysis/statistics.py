@@ -26,7 +26,7 @@ class MapStatistics:
         self._histogram = np.zeros(_BINS, dtype=np.int64)
 
     def update(self, saliency: np.ndarray) -> bool:
-        """Takes a map in; returns whether it is uniform."""
+        """Take a map in; returns whether it is uniform."""
         values = saliency.ravel().astype(np.float64)
         is_uniform = bool(values.min() == values.max())
         self.maps += 1
@@ -50,7 +50,7 @@ class MapStatistics:
         return math.sqrt(max(0.0, self._squares / self._values - self.mean**2))
 
     def quantile(self, share: float) -> float:
-        """Returns the value that `share` of all values do not exceed."""
+        """Return the value that `share` of all values do not exceed."""
         index = int(np.searchsorted(np.cumsum(self._histogram), share * self._values))
         return (index + 0.5) / _BINS
 
@@ -66,7 +66,7 @@ class MapStatistics:
 
 
 def top_share(values: np.ndarray) -> float:
-    """Returns the share of a map's mass in the `TOP_SHARE` of its positions with the largest values.
+    """Return the share of a map's mass in the `TOP_SHARE` of its positions with the largest values.
 
     Rounded to whole positions. A uniform map has about `TOP_SHARE`, as has one of zeros, which counts as uniform.
     """
@@ -76,7 +76,7 @@ def top_share(values: np.ndarray) -> float:
 
 
 def relative_entropy(values: np.ndarray) -> float:
-    """Returns the entropy of a map taken as a distribution over positions, relative to a uniform map's: 0 to 1.
+    """Return the entropy of a map taken as a distribution over positions, relative to a uniform map's: 0 to 1.
 
     A map of zeros counts as uniform.
     """
@@ -88,7 +88,7 @@ def relative_entropy(values: np.ndarray) -> float:
 
 
 def spread_table(elements: Tensor, tokens: Tensor) -> list[list[str]]:
-    """Returns header and rows: how far weights spread over each part.
+    """Return header and rows: how far weights spread over each part.
 
     Args:
         elements: sensitivity, mean over the images, (C, H, W).
@@ -111,7 +111,7 @@ def spread_table(elements: Tensor, tokens: Tensor) -> list[list[str]]:
 
 
 def spread(weights: Tensor) -> list[str]:
-    """Returns least, median and greatest weight relative to the mean, and the bits; none where a weight is zero."""
+    """Return least, median and greatest weight relative to the mean, and the bits; none where a weight is zero."""
     relative = weights / weights.mean()
     bits = f"{-0.5 * relative.log2().mean():z.3f}" if relative.min() > 0 else ""
     return [*(f"{value:.2f}" for value in (relative.min(), relative.median(), relative.max())), bits]

@@ -1,4 +1,4 @@
-"""Measures the saliency stage beside the teacher's bare passes and beside pytorch-grad-cam, and ways to project.
+"""Measure the saliency stage beside the teacher's bare passes and beside pytorch-grad-cam, and ways to project.
 
 The sides of a comparison alternate in one process, on one thread unless --threads says otherwise; a table gives the
 median over the rounds of each side's time, and of the ratio of the stage's time to it in the same round. Maps are
@@ -89,14 +89,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def processor(device: torch.device) -> str:
-    """Returns what the times are taken on."""
+    """Return what the times are taken on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU with {torch.get_num_threads()} threads" if torch.get_num_threads() > 1 else "CPU with one thread"
 
 
 def photographs(folder: Path, number: int) -> ImageFolder:
-    """Writes scikit-learn's two photographs in turn, as JPEGs of one class."""
+    """Write scikit-learn's two photographs in turn, as JPEGs of one class."""
     (folder / "photograph").mkdir(parents=True)
     pixels = load_sample_images().images
     for index in range(number):
@@ -107,7 +107,7 @@ def photographs(folder: Path, number: int) -> ImageFolder:
 def measure_stage(
     mapper: SaliencyMapper, images: ImageFolder, pixels: Tensor, folder: Path, args: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Returns the seconds per image of the three sides, one for each round."""
+    """Return the seconds per image of the three sides, one for each round."""
     labels = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
     outputs = (folder / f"maps-{number}" for number in count())
     batch_size, num_workers = args.batch_size, args.num_workers
@@ -124,7 +124,7 @@ def measure_stage(
 def run_stage(
     mapper: SaliencyMapper, images: ImageFolder, folder: Path, batch_size: int, device: torch.device, num_workers: int
 ) -> None:
-    """Makes the maps of all images as the command line does, with its progress bar swallowed."""
+    """Make the maps of all images as the command line does, with its progress bar swallowed."""
     names = map_names(relative_image_names(images.root, (path for path, _ in images.samples)))
     output = MapOutput(folder, {"format": "npy", "dtype": "float32", "map_size": mapper.map_size}, names)
     output.open()
@@ -153,7 +153,7 @@ def run_bare_passes(mapper: SaliencyMapper, pixels: Tensor, labels: Tensor) -> N
 
 
 def upstream(model: nn.Module, layers: Sequence[TargetLayer], pixels: Tensor) -> Callable[[], object]:
-    """Returns a run of pytorch-grad-cam over the same layers with the same options.
+    """Return a run of pytorch-grad-cam over the same layers with the same options.
 
     Raises:
         UserError: it is not installed.
@@ -162,7 +162,7 @@ def upstream(model: nn.Module, layers: Sequence[TargetLayer], pixels: Tensor) ->
         from pytorch_grad_cam import XGradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     except ImportError:
-        raise UserError("pytorch-grad-cam is missing: pip install -r tests/requirements.txt") from None
+        raise UserError("pytorch-grad-cam is missing: pip install -r requirements.txt") from None
     # It differentiates down to what requires a gradient, and a model as timm gives it has parameters that do.
     model = copy.deepcopy(model).requires_grad_(True)
     modules = [model.get_submodule(layer.name) for layer in layers]
@@ -176,7 +176,7 @@ def upstream(model: nn.Module, layers: Sequence[TargetLayer], pixels: Tensor) ->
 
 
 def stage_table(seconds: Mapping[str, Sequence[float]]) -> str:
-    """Returns time, rate and the stage's share of the time of each side."""
+    """Return time, rate and the stage's share of the time of each side."""
     table = [["", "ms per image", "images/s", "the stage / this"]]
     for side, times in seconds.items():
         ratio = statistics.median(own / other for own, other in zip(seconds[STAGE], times, strict=True))
@@ -186,7 +186,7 @@ def stage_table(seconds: Mapping[str, Sequence[float]]) -> str:
 
 
 def projection_table(mapper: SaliencyMapper, pixels: Tensor, rounds: int) -> str:
-    """Returns the time of each way to project all layers' features, and its largest error against a float64 SVD."""
+    """Return the time of each way to project all layers' features, and its largest error against a float64 SVD."""
     labels = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
     features, gradients = activations_and_gradients(mapper.model, mapper.layers, pixels, labels)
     weighted = [mapper.method.weigh(*pair) for pair in zip(features, gradients, strict=True)]
@@ -219,7 +219,7 @@ def projected(way: Callable[[Tensor], Tensor], weighted: Sequence[Tensor]) -> li
 
 
 def svd(features: Tensor, dtype: type) -> Tensor:
-    """Projects image by image, as pytorch-grad-cam's `get_2d_projection` does."""
+    """Project image by image, as pytorch-grad-cam's `get_2d_projection` does."""
     maps = []
     for image in features.cpu().numpy():
         positions = image.reshape(len(image), -1).T.astype(dtype)
@@ -230,7 +230,7 @@ def svd(features: Tensor, dtype: type) -> Tensor:
 
 
 def relative_error(maps: Tensor, exact: Tensor) -> float:
-    """Returns the largest difference up to sign, relative to the largest value of the image's map."""
+    """Return the largest difference up to sign, relative to the largest value of the image's map."""
     maps, exact = maps.cpu().double().flatten(1), exact.flatten(1)
     same = (maps * exact).sum(dim=1, keepdim=True).sign()
     return float(((maps * same - exact).abs().amax(dim=1) / exact.abs().amax(dim=1)).max())

@@ -1,4 +1,4 @@
-"""Measures whether the memory of the map command grows with the data set: its peak after few and after many images."""
+"""Measure whether the memory of the map command grows with the data set: its peak after few and after many images."""
 
 import argparse
 import os
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def peak_memory(images: Path, config: str, limit: int) -> int:
-    """Returns the largest resident set, in bytes, that the command or one of its readers had.
+    """Return the largest resident set, in bytes, that the command or one of its readers had.
 
     Raises:
         UserError: the command failed.

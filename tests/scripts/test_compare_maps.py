@@ -1,6 +1,12 @@
+"""Differences of small maps by hand, and what the command imports."""
+
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from misc.files import ROOT
 from saliency_maps.map_folder import write_json, write_map
 from scripts import compare_maps
 
@@ -24,3 +30,10 @@ def test_maps_of_other_images_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare_maps.main(folders)
     assert "no map of one name and size" in capsys.readouterr().err
+
+
+def test_comparing_maps_needs_neither_torch_nor_what_is_built_on_it():
+    heavy = {"torch", "torchvision", "torchdistill", "compressai", "timm"}
+    code = f"import sys, scripts.compare_maps; sys.exit(', '.join({heavy} & sys.modules.keys()))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

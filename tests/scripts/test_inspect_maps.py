@@ -8,7 +8,8 @@ from PIL import Image
 
 from misc.datasets.digits import write_data_set
 from misc.datasets.image_folder import ImageFolder
-from saliency_maps.analysis.drawing import in_colour
+from saliency_maps.analysis.inspection_sheet import GAP, LINE, TILE
+from saliency_maps.analysis.sheets import SEAM
 from saliency_maps.map_folder import (
     MANIFEST,
     SETTINGS,
@@ -18,7 +19,7 @@ from saliency_maps.map_folder import (
     write_json,
     write_map,
 )
-from scripts.inspect_maps import GAP, LINE, SEAM, TILE, Sample, cell, chosen, font, main, shortened
+from scripts.inspect_maps import main
 
 TRIPLE = 3 * TILE + 2 * SEAM
 
@@ -46,7 +47,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
 
 
 def printed(capsys, *arguments: str) -> dict[str, str]:
-    """Returns what is printed, by heading; the sections' titles are left out."""
+    """Return what is printed, by heading; the sections' titles are left out."""
     main(["maps", *arguments])
     lines = (line.strip().partition("  ") for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
     return {heading: text.strip() for heading, _, text in lines}
@@ -123,35 +124,6 @@ def test_equal_arguments_give_equal_sheets(workspace, capsys):
         printed(capsys, "--input", "digits/val", "--images", "3", "--seed", seed)
         sheets.append(Path("maps/sheet.png").read_bytes())
     assert sheets[0] == sheets[1] != sheets[2]
-
-
-def test_a_choice_is_random_in_order_and_no_larger_than_all():
-    samples = [Sample(f"a/{number:03d}.npy", None) for number in range(100)]
-    few = chosen(samples, 10, seed=0)
-    assert len(set(few)) == 10 and few == sorted(few) and few != samples[:10]
-    assert chosen(samples, 1000, seed=0) == samples
-
-
-def test_a_cell_keeps_the_shape_of_its_image(tmp_path):
-    (tmp_path / "cat").mkdir()
-    Image.new("RGB", (40, 20), "red").save(tmp_path / "cat" / "1.png")
-    saliency = np.array([[0.0, 1.0]], np.float32)
-    drawing = cell(Sample("cat/1.npy", "cat/1.png"), saliency, tmp_path)
-    assert drawing.size == (TRIPLE, LINE + TILE)
-    middle = LINE + TILE // 2
-    assert drawing.getpixel((5, middle)) == (255, 0, 0)
-    assert drawing.getpixel((5, LINE + TILE // 4 - 2)) == drawing.getpixel((5, LINE + 1)) != (255, 0, 0)
-    low, high = (in_colour(saliency).getpixel((x, 0)) for x in (0, 1))
-    assert drawing.getpixel((TILE + SEAM + TILE // 2 - 2, middle)) == low
-    assert drawing.getpixel((TILE + SEAM + TILE // 2 + 2, middle)) == high
-
-
-def test_a_long_name_keeps_its_end():
-    assert shortened("short", 500) == "short"
-    cut = shortened("a_very_long_name_of_a_file_0001", 100)
-    assert cut.startswith("…") and cut.endswith("_0001")
-    assert 80 < font().getlength(cut) <= 100
-    assert shortened("anything", 0) == ""
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from misc.datasets.digits import write_data_set
 from misc.evaluation.codec_table import CodecPoint, write_points
 from misc.files import ROOT
 from misc.sweeps.table import SweepRow, write_rows
-from saliency_maps.analysis.sheets import COLUMNS, GAP, IMAGES, SEAM, TILE
+from saliency_maps.analysis.sheets import SEAM
+from saliency_maps.analysis.spending_sheet import COLUMNS, GAP, IMAGES, TILE
 from scripts import report
 
 TEACHER = 65.0

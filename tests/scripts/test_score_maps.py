@@ -1,4 +1,4 @@
-"""Scores of small data sets against masks and boxes."""
+"""Score of small data sets against masks and boxes."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def photographs(tmp_path, monkeypatch) -> Path:
 
 
 def table(printed: str) -> dict[str, str]:
-    """Returns the printed table, by heading."""
+    """Return the printed table, by heading."""
     return {heading.strip(): text.strip() for heading, text in (line.rsplit("  ", 1) for line in printed.splitlines())}
 
 

@@ -33,7 +33,7 @@ class Layout(NamedTuple):
         return self.order.index("C")
 
     def channels_first(self, output: Tensor) -> Tensor:
-        """Returns an output as (B, C, H, W)."""
+        """Return an output as (B, C, H, W)."""
         if self.order == "NHWC":
             return output.permute(0, 3, 1, 2)
         if self.order == "NCHW":
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 def find_layouts(
     model: nn.Module, layers: Mapping[str, nn.Module], image_size: tuple[int, int] | None = None
 ) -> list[Layout]:
-    """Runs the model on one blank image and compares what layers give with the image's size.
+    """Run the model on one blank image and compares what layers give with the image's size.
 
     Args:
         model: a timm model, (B, 3, H, W) -> (B, classes).

@@ -21,7 +21,7 @@ LeadingEigenpair = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def first_principal_component(features: Tensor, leading_eigenpair: LeadingEigenpair | None = None) -> Tensor:
-    """Projects feature maps on their first principal component over the positions.
+    """Project feature maps on their first principal component over the positions.
 
     The sign of a principal component is arbitrary. Here the side with the larger extreme is positive (the rule of
     Seg-Eigen-CAM, https://doi.org/10.3390/app15137562); of two equal extremes the first in reading order is.
@@ -52,7 +52,7 @@ def first_principal_component(features: Tensor, leading_eigenpair: LeadingEigenp
 
 
 def _project(centred: Tensor, leading_eigenpair: LeadingEigenpair) -> Tensor:
-    """Returns the projection, (B, N), of `centred`, (B, N, C), on its leading right singular vector, up to sign."""
+    """Return the projection, (B, N), of `centred`, (B, N, C), on its leading right singular vector, up to sign."""
     num_positions, num_channels = centred.shape[1:]
     if num_channels <= num_positions:
         _, direction = leading_eigenpair(centred.mT @ centred)

@@ -20,7 +20,7 @@ def squared_jacobians(
     autocast: torch.dtype | None = None,
     clock: Clock | None = None,
 ) -> list[Tensor]:
-    """Returns, for each layer with output h, a sketch of the diagonal of J^T J, J = d logits / d h.
+    """Return, for each layer with output h, a sketch of the diagonal of J^T J, J = d logits / d h.
 
     For v of independent random signs, E[(v^T J)^2] is the squared norm of J's column (Hutchinson 1990); the mean over
     `DRAWS` such v takes as many backward passes in place of one for each class. A squared error of h in this weight is,
@@ -50,6 +50,6 @@ def squared_jacobians(
 
 
 def directions(num_classes: int) -> Tensor:
-    """Returns v, random signs (DRAWS, num_classes)."""
+    """Return v, random signs (DRAWS, num_classes)."""
     generator = torch.Generator().manual_seed(SEED)
     return 2.0 * torch.randint(2, (DRAWS, num_classes), generator=generator) - 1

@@ -53,7 +53,7 @@ class TargetLayer(NamedTuple):
     layout: Layout
 
     def channels_first(self, output: Tensor) -> Tensor:
-        """Returns the layer's output as (B, C, H, W)."""
+        """Return the layer's output as (B, C, H, W)."""
         return self.layout.channels_first(output)
 
 
@@ -64,7 +64,7 @@ def select_target_layers(
     target_layer: str | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> list[TargetLayer]:
-    """Returns the layers whose activations make the map.
+    """Return the layers whose activations make the map.
 
     Args:
         model: a timm model of one of `FAMILIES`.

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saliency_maps.analysis.outlined_sheet import COLUMNS, GAP, SEAM, TILE, Sample, outline, outlined_sheet
+from saliency_maps.analysis.outlined_sheet import COLUMNS, GAP, TILE, Sample, outline, outlined_sheet
+from saliency_maps.analysis.sheets import SEAM
 from saliency_maps.map_folder import MANIFEST, MapFolder, write_json, write_map
 
 SQUARE = np.zeros((64, 64), np.uint8)

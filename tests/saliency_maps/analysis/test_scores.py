@@ -1,4 +1,4 @@
-"""Scores of maps against masks, by hand."""
+"""Score of maps against masks, by hand."""
 
 import numpy as np
 import pytest

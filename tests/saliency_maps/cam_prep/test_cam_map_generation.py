@@ -577,7 +577,7 @@ test:
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes configs of a teacher, whose data set is not there; returns their paths."""
+    """Write configs of a teacher, whose data set is not there; returns their paths."""
 
     def write(**kwargs: object) -> Path:
         path = tmp_path / "any.yaml"
@@ -610,7 +610,7 @@ def test_a_config_without_a_teacher_is_refused(config):
 
 
 def run_alone(*command, folder) -> subprocess.CompletedProcess:
-    """Runs a command from another folder, without PYTHONPATH."""
+    """Run a command from another folder, without PYTHONPATH."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 

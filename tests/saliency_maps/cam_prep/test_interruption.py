@@ -55,7 +55,7 @@ def start_and_kill(run: list[str], output: Path, moments: random.Random) -> bool
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Returns all files but the manifest, which names the folder in its command."""
+    """Return all files but the manifest, which names the folder in its command."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -1,0 +1,94 @@
+"""Sheet of the bit allocation: images with their boxes, the teacher's saliency maps, the bits of each position."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from misc.datasets.image_folder import ImageFolder, read_rgb
+from misc.evaluation.spending import bits_per_position
+from model.split import SplitClassifier
+from saliency_maps.analysis.drawing import OVERLAY, in_colour, overlay
+from saliency_maps.analysis.objects import Box, boxes_in
+from saliency_maps.analysis.sheets import first_of_each_class, grid, side_by_side
+from saliency_maps.cam_prep.methods.mapper import SaliencyMapper
+from saliency_maps.cam_prep.methods.target_layers import select_target_layers
+from saliency_maps.cam_prep.teacher import Teacher
+from saliency_maps.map_folder import relative_image_names
+
+IMAGES, COLUMNS = 12, 2
+TILE, GAP = 192, 20  # pixels
+
+
+class Sample(NamedTuple):
+    """An image, its saliency map and its bit allocation.
+
+    Attributes:
+        image: RGB.
+        boxes: bounding boxes of its objects, in its pixels.
+        saliency: (H, W) in [0, 1], the teacher's map for the image's class.
+        bits: (h, w), bits of each position of the latent.
+    """
+
+    image: Image.Image
+    boxes: Sequence[Box]
+    saliency: np.ndarray
+    bits: np.ndarray
+
+
+def samples_of(student: SplitClassifier, teacher: Teacher, images: ImageFolder, boxes: Path) -> list[Sample]:
+    """Return the samples of the first images of every class, `IMAGES` in all.
+
+    The maps are the paper's: XGradCAM of three stages, first principal component, for the image's own class.
+
+    Args:
+        student: in eval mode, on the CPU.
+        teacher: the uncut classifier of the folder's classes.
+        images: the test images, with the transform of the test.
+        boxes: folder of bounding boxes; it may be absent, and so may those of an image.
+    """
+    names = relative_image_names(images.root, (path for path, _ in images.samples))
+    boxes_of = boxes_in(boxes, names) if boxes.exists() else {}
+    chosen = first_of_each_class(((label, index) for index, (_, label) in enumerate(images.samples)), IMAGES)
+    x = torch.stack([images[index][0] for index in chosen])
+    labels = torch.tensor([images.samples[index][1] for index in chosen])
+    layers = select_target_layers(teacher.model, mix_layers=True, image_size=tuple(x.shape[-2:]))
+    mapper = SaliencyMapper(teacher.model, layers, "XGradCAM", tuple(x.shape[-2:]), eigen_smooth=True)
+    pictures = [read_rgb(images.samples[index][0]) for index in chosen]
+    parts = zip(pictures, chosen, mapper(x, labels), bits_per_position(student, x), strict=True)
+    return [
+        Sample(picture, boxes_of.get(names[index], ()), saliency.nan_to_num(0.5).numpy(), bits.numpy())
+        for picture, index, saliency, bits in parts
+    ]
+
+
+def sheet(samples: Sequence[Sample]) -> Image.Image:
+    """Draw triples: image with boxes, map and bits over it. Yellow is the largest number of bits on the sheet."""
+    least = min(float(sample.bits.min()) for sample in samples)
+    most = max(float(sample.bits.max()) for sample in samples)
+    return grid([_triple(sample, least, most) for sample in samples], COLUMNS, GAP)
+
+
+def _triple(sample: Sample, least: float, most: float) -> Image.Image:
+    picture = sample.image.resize((TILE, TILE), Image.Resampling.BICUBIC)
+    shares = (sample.bits - least) / max(most - least, 1e-9)
+    tiles = [picture.copy(), overlay(picture, sample.saliency), _blocks(picture, shares)]
+    for tile in tiles:
+        _outline(tile, sample.boxes, sample.image.size)
+    return side_by_side(tiles)
+
+
+def _blocks(picture: Image.Image, shares: np.ndarray) -> Image.Image:
+    """Draw one block of colour for each position over the grey picture."""
+    colours = in_colour(shares).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture.convert("L").convert("RGB"), colours, OVERLAY)
+
+
+def _outline(tile: Image.Image, boxes: Sequence[Box], size: tuple[int, int]) -> None:
+    across, down = tile.width / size[0], tile.height / size[1]
+    for box in boxes:
+        corners = (box.left * across, box.top * down, (box.right + 1) * across - 1, (box.bottom + 1) * down - 1)
+        ImageDraw.Draw(tile).rectangle(corners, outline="white", width=2)
