@@ -23,7 +23,7 @@ class EdgeHalf(CodedModel):
         super().__init__()
         self.encoder = encoder
         self.entropy_model = entropy_model
-        self._fingerprint = Derived()
+        self._fingerprint: Derived[bytes] = Derived()
 
     @torch.inference_mode()
     def encode(self, x: Tensor) -> list[bytes]:

@@ -32,7 +32,8 @@ class RateLoss(nn.Module):
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: object = None) -> Tensor:
         likelihoods = student_io_dict[self.codec_path]["output"]["likelihoods"]
-        return -sum(torch.log2(likelihood).sum() for likelihood in likelihoods.values())
+        first, *others = (torch.log2(likelihood).sum() for likelihood in likelihoods.values())
+        return -sum(others, start=first)
 
 
 @register_mid_level_loss

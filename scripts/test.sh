@@ -8,5 +8,6 @@ make_environment requirements.txt tests/requirements.txt
 "$VENV/bin/python" -m ruff check .
 "$VENV/bin/python" -m ruff format --check .
 "$VENV/bin/lint-imports" --no-cache
+"$VENV/bin/python" -m mypy model misc
 # One thread per process: more would compete for the cores.
 OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"

@@ -31,7 +31,7 @@ class Loader(yaml.FullLoader):
 
     def compose_mapping_node(self, anchor: str | None) -> MappingNode:
         node = super().compose_mapping_node(anchor)
-        first = {}
+        first: dict[str, Node] = {}
         for key, _ in node.value:
             earlier = first.setdefault(name_of(key), key)
             if earlier is not key:

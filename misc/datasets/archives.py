@@ -80,7 +80,9 @@ class TarArchive:
 
     def open(self, member: tarfile.TarInfo) -> IO[bytes]:
         """Return a member's content as a file object."""
-        return self._tar.extractfile(member)
+        file = self._tar.extractfile(member)
+        assert file is not None  # `members` holds regular files alone
+        return file
 
     def read(self, member: tarfile.TarInfo) -> bytes:
         """Return a member's content.

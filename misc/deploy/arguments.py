@@ -29,7 +29,9 @@ def weights_of(config: Config, args: argparse.Namespace) -> Path:
         raise UserError(f"no weights in {args.run_dir}: expected {WEIGHTS}, which a training writes")
     path = f"{student_path(config)}.src_ckpt"
     entry = {"src_ckpt": config.construct(path) if config.has(path) else None}
-    return find_weights(entry, args.run_dir or default_run_dir(args.config), are_needed=True)
+    weights = find_weights(entry, args.run_dir or default_run_dir(args.config), are_needed=True)
+    assert weights is not None
+    return weights
 
 
 def output_paths(inputs: list[Path], folder: Path, suffix: str) -> list[Path]:

@@ -1,7 +1,7 @@
 """Gradients of a whole batch of which each rank computes a part."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -57,9 +57,10 @@ def scale_sums(criterion: nn.Module, ranks: Ranks) -> None:
         criterion: torchdistill's sum of weighted terms; changed in place.
         ranks: processes with equal parts of the batch.
     """
-    for name, (term, weight) in criterion.term_dict.items():
+    terms = cast(dict, criterion.term_dict)
+    for name, (term, weight) in terms.items():
         if reduction_of(term) == "sum":
-            criterion.term_dict[name] = (term, weight * ranks.world_size)
+            terms[name] = (term, weight * ranks.world_size)
 
 
 def check_terms(place: str, criterion: nn.Module) -> None:

@@ -39,8 +39,8 @@ def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: 
 def estimate(student: SplitClassifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (B, K), and the bits (B,) that the likelihoods of the rounded latents estimate."""
     y_hat, likelihoods = student.entropy_model.estimate(student.encoder(x))
-    bits = [torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values()]
-    return student.tail(student.decoder(y_hat)), -torch.stack(bits).sum(0)
+    first, *others = (torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values())
+    return student.tail(student.decoder(y_hat)), -sum(others, start=first)
 
 
 def labels_of(targets: Tensor | dict) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
@@ -35,7 +36,7 @@ def evaluate(
         origin: what test.json records beside the results: command, revision, seed and the like.
     """
     loader = evaluation_loader(config, ranks)
-    results = {}
+    results: dict[str, Any] = {}
     if "teacher_model" in models and not student_only:
         results["teacher"] = evaluate_classifier(models["teacher_model"], loader, device, "teacher", ranks)
     trained = trained_model(models)
@@ -80,7 +81,10 @@ def evaluate_student(
     """
     student.eval()
     accuracy = Accuracy()
-    strings, sent, bits, pixels = [], [], [], []
+    strings: list[int] = []
+    sent: list[int] = []
+    bits: list[float] = []
+    pixels: list[int] = []
     with progress_bar(None, "student through bytes", len(loader.dataset)) as bar:
         for x, targets, *_ in loader:
             x, labels = x.to(device), labels_of(targets).to(device)

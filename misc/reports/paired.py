@@ -75,6 +75,8 @@ def comparisons(rows: Sequence[SweepRow], reference: str | None) -> list[Compari
     Returns:
         The reference and then each method; [] if fewer than two of them were run.
     """
+    if reference is None:
+        return []
     sources = _beginnings(rows, reference)
     rows_of: dict[str, list[SweepRow]] = {reference: []}
     for row in rows:

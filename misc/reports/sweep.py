@@ -233,7 +233,7 @@ def _number_of_images(rows: Sequence[SweepRow]) -> int:
     Raises:
         UserError: the students were tested on different numbers of images.
     """
-    found = {row.images for row in tested_students(rows)}
+    found = {row.images for row in tested_students(rows) if row.images is not None}
     if len(found) > 1:
         raise UserError(f"the students were tested on {sorted(found)} images: report one test set at a time")
     return found.pop()

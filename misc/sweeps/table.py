@@ -5,6 +5,7 @@ import io
 import json
 import statistics
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -253,5 +254,5 @@ def recommended(rows: Sequence[SweepRow], loss: float) -> SweepRow:
     students = [row for row in tested_students(rows) if row.predictive_loss is not None]
     near = [row for row in students if row.predictive_loss <= loss]
     if near:
-        return min(near, key=lambda row: row.sent_bytes)
-    return min(students, key=lambda row: (row.predictive_loss, row.sent_bytes))
+        return min(near, key=attrgetter("sent_bytes"))
+    return min(students, key=attrgetter("predictive_loss", "sent_bytes"))

@@ -154,7 +154,7 @@ def describe_resume_point(checkpoint: dict[str, Any]) -> str:
 
 def random_state() -> dict[str, Any]:
     """Return the states of all random generators of this process that training may draw from."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     # NumPy's array as a tensor, as torch's weights_only refuses arrays.
     numpy = (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached)

@@ -5,6 +5,7 @@ bytes.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import constriction
 import numpy as np
@@ -45,7 +46,7 @@ class Tables:
             Categorical(row[: escape + 1], perfect=False) for row, escape in zip(frequencies, self.escape, strict=True)
         ]
 
-    def runs(self, indexes: np.ndarray) -> Iterator[tuple[Categorical, slice]]:
+    def runs(self, indexes: np.ndarray) -> Iterator[tuple[Any, slice]]:
         """Yield the table and the slice of every run of equal indexes; the indexes must be sorted."""
         starts = np.flatnonzero(np.diff(indexes, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(indexes)], strict=True):

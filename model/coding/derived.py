@@ -1,7 +1,7 @@
 """A cached value computed from tensors, recomputed when one of them changes."""
 
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ class Derived(Generic[Value]):
         if not self._state or state != self._state:
             self._value = compute()
             self._tensors, self._state = tensors, state
-        return self._value
+        return cast(Value, self._value)
 
     def __reduce__(self):
         return Derived, ()

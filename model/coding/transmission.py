@@ -10,6 +10,8 @@ A procedure takes a channel end (`model.coding.channel.Sender` or `Receiver`), t
 Fixed-point values are float64 integers in units of 2^-16. The class docstrings state in real numbers what is computed.
 """
 
+from typing import cast
+
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.latent_codecs import EntropyBottleneckLatentCodec, HyperpriorLatentCodec
@@ -87,7 +89,8 @@ class HyperTransmission:
 
     def gaussian(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return scales and means."""
-        return params.chunk(2, 1)
+        scales, means = params.chunk(2, 1)
+        return scales, means
 
 
 class ScaleTransmission(HyperTransmission):
@@ -130,7 +133,7 @@ class RasterTransmission(ContextTransmission):
 
     def __init__(self, codec: HyperpriorLatentCodec):
         super().__init__(codec)
-        self.context.window["padding"] = (0, 0)  # it is given one window at a time
+        cast(dict, self.context.window)["padding"] = (0, 0)  # it is given one window at a time
 
     def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
         with one_core():  # in thousands of small steps, threads would mostly wait for each other
