@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from misc.errors import UserError
+from misc.errors import UserError, first_few
 from misc.files import write_atomically
 
 
@@ -105,8 +105,4 @@ def _differences(model: nn.Module, state: dict[str, Tensor]) -> str:
         "unexpected": [key for key in state if key not in wanted],
         "of another shape": [key for key in wanted if key in state and wanted[key].shape != state[key].shape],
     }
-    return "; ".join(
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in findings.items()
-        if keys
-    )
+    return "; ".join(f"{len(keys)} {kind} ({first_few(keys)})" for kind, keys in findings.items() if keys)

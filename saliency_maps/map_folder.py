@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from misc.errors import UserError
+from misc.errors import UserError, first_few
 from misc.files import written
 
 SETTINGS = "settings.json"
@@ -129,7 +129,7 @@ class MapFolder:
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(names)} maps are missing in {self.root} "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): "
+                f"({first_few(missing)}): "
                 "give the command that made the others again and it makes these"
             )
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets
 
-from misc.errors import UserError
+from misc.errors import UserError, first_few
 from misc.progress import progress_bar
 
 MOST_ELONGATED = 100
@@ -52,8 +52,7 @@ class ImageFolder(datasets.ImageFolder):
                 whole = progress_bar(whole, "checking files", len(paths))
             broken = [path for path, fine in zip(paths, whole, strict=True) if not fine]
         if broken:
-            names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-            raise UserError(f"{len(broken)} of {len(paths)} images are truncated or unreadable: {names}")
+            raise UserError(f"{len(broken)} of {len(paths)} images are truncated or unreadable: {first_few(broken)}")
 
 
 def read_rgb(path: str | Path) -> Image.Image:

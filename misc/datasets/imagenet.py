@@ -22,7 +22,7 @@ import scipy.io
 
 from misc.datasets.archives import TarArchive
 from misc.datasets.prepared import make_data_set
-from misc.errors import UserError
+from misc.errors import UserError, first_few
 from misc.progress import progress_bar
 
 WNID = re.compile(r"n\d{8}")
@@ -89,7 +89,7 @@ def _read_devkit(path: Path) -> tuple[dict[str, str], list[str]]:
         if not WNID.fullmatch(wnid):
             raise UserError(f"{path} names a class {wnid[:80]!r}: expected wnids as n01440764")
     if lacking := sorted(set(names) - set(val_wnids)):
-        raise UserError(f"{path} has no validation image of {', '.join(lacking[:3])}: expected some of each class")
+        raise UserError(f"{path} has no validation image of {first_few(lacking)}: expected some of each class")
     return dict(sorted(names.items())), val_wnids
 
 

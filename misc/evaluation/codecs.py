@@ -189,6 +189,8 @@ def evaluate_codecs(
     Args:
         teacher: classifies the decoded images; in eval mode, on `device`.
         images: with the transform of the teacher's input.
+        settings: codecs and qualities.
+        device: of the teacher.
         num_workers: processes that encode and decode.
     """
     original = evaluate_classifier(teacher, DataLoader(images, BATCH, num_workers=num_workers), device, "originals")
@@ -222,6 +224,9 @@ def point_of(
     """Return the table row of a setting.
 
     Args:
+        setting: the codec and its quality.
+        accuracy: the teacher's counts on the decoded images.
+        teacher_top1: percent, on the stored images.
         size: mean bytes per image.
         pixels: of the teacher's input.
         milliseconds: encode_ms and decode_ms.

@@ -33,7 +33,13 @@ def evaluate(
     """Evaluate on `config["test"]`, print the results as a table and write them to test.json in the run folder.
 
     Args:
+        config: as `misc.config` constructs it.
+        models: by their names in the config.
+        device: where the models are.
+        student_only: leave the teacher out.
+        run_dir: folder of test.json.
         origin: what test.json records beside the results: command, revision, seed and the like.
+        ranks: processes that share the images.
     """
     loader = evaluation_loader(config, ranks)
     results: dict[str, Any] = {}

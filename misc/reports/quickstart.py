@@ -240,6 +240,7 @@ def conditions(runs: Sequence[Run], maps_command: str, command: str) -> dict[str
     """Return the conditions of the results, by heading.
 
     Args:
+        runs: the tested students.
         maps_command: the command that made the saliency maps.
         command: the command that makes the report.
     """

@@ -122,6 +122,7 @@ def anchors_among(
         rows: the sweep's table.
         reference: the method of the comparison seed by seed, whose methods have no curves.
         given: their names; None stands for the methods with two points or more whose names begin with `default`.
+        default: beginning of the anchors' names.
 
     Raises:
         UserError: no method that was run has a given name.
@@ -152,6 +153,7 @@ def files_of(report: Report, runs: Path | None) -> dict[str, bytes]:
     """Return the content of each file of the report.
 
     Args:
+        report: the tables and curves.
         runs: folder of the sweep's run folders, for training curves and pictures; None leaves them out.
     """
     files = {

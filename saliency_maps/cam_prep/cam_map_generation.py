@@ -1,6 +1,6 @@
-"""Make one saliency map per image of a data set: where the teacher looks to find the image's class.
+r"""Make one saliency map per image of a data set: where the teacher looks to find the image's class.
 
-    python saliency_maps/cam_prep/cam_map_generation.py --model swin_s3_base_224 --input ilsvrc2012/train \\
+    python saliency_maps/cam_prep/cam_map_generation.py --model swin_s3_base_224 --input ilsvrc2012/train \
         --output ilsvrc2012/maps --batch_size 64 --device cuda --mix_layers --eigen_smooth --patch_cam --target_dim 28
 
 Repeat the command to resume; damaged maps are regenerated. With `torchrun --nproc_per_node N` in place of `python`, N

@@ -9,14 +9,14 @@ import torch
 
 
 class Clock:
-    """Adds up seconds by name; on CUDA it waits for the device, so that work is counted where it is done."""
+    """Seconds summed by name. On CUDA the clock waits for the device, so that work counts where it is done."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, name: str, device: torch.device | None = None) -> Iterator[None]:
-        """Counts the time of the context under `name`."""
+        """Add the time of the context under `name`."""
         start = self._now(device)
         try:
             yield

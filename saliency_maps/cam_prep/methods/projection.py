@@ -69,7 +69,7 @@ def _fastest(device: torch.device) -> LeadingEigenpair:
 
 
 def by_scipy(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The leading eigenpairs by LAPACK on the CPU, which is asked for no others."""
+    """Return the leading eigenpairs by LAPACK on the CPU, which computes no others."""
     last = gram.shape[1] - 1
     pairs = [
         scipy.linalg.eigh(matrix, subset_by_index=(last, last), overwrite_a=True, check_finite=False)
@@ -80,12 +80,12 @@ def by_scipy(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def by_torch(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The leading eigenpairs by torch, on any device."""
+    """Return the leading eigenpairs by torch, on any device."""
     return _last(*torch.linalg.eigh(gram))
 
 
 def by_cupy(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The leading eigenpairs by CuPy on CUDA, in memory that torch and CuPy share."""
+    """Return the leading eigenpairs by CuPy on CUDA, in memory that torch and CuPy share."""
     with cupy.cuda.Device(gram.device.index):
         values, vectors = cupy.linalg.eigh(cupy.from_dlpack(gram.contiguous()))
         return _last(torch.from_dlpack(values), torch.from_dlpack(vectors))
