@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from misc.errors import UserError, exit_on_user_error
-from misc.reports.quickstart import ROOT
+from misc.files import ROOT
 from misc.tables import text_table
 
 COMMAND = "saliency_maps/cam_prep/cam_map_generation.py"
