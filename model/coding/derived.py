@@ -15,7 +15,7 @@ class Derived(Generic[Value]):
     be copyable.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._tensors: list[Tensor] = []  # kept alive, as ids and addresses are reused after a tensor is freed
         self._state: list[tuple] = []
         self._value: Value | None = None
