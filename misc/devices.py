@@ -1,6 +1,7 @@
 """Compute device, CPU budget for threads and data-loading workers, and peak memory."""
 
 import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,20 @@ def usable_device(name: str, index: int | None = None) -> torch.device:
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
     return device
+
+
+def usable_autocast(dtype: str | None, device: torch.device) -> str | None:
+    """Return the data type of a forward pass: `dtype`, but None (float32) for bfloat16 on an x86 CPU without AVX-512.
+
+    Such a CPU converts every value to float32 and back, which takes several times as long as float32 itself.
+
+    Args:
+        dtype: name of torch's data type, as a config's `autocast` gives it; None is float32.
+        device: where the pass runs.
+    """
+    is_x86_cpu = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    is_slow = is_x86_cpu and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return None if dtype == "bfloat16" and is_slow else dtype
 
 
 def share_cores() -> None:

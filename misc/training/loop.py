@@ -14,6 +14,7 @@ from torchdistill.core.training import TrainingBox
 from tqdm import tqdm
 
 from misc.config.entries import trained_model
+from misc.devices import usable_autocast
 from misc.distributed.ranks import ALONE, Ranks
 from misc.evaluation.accuracy import validate
 from misc.progress import progress_bar
@@ -149,7 +150,7 @@ class TrainingLoop:
         stage, num_epochs = self.progress.stage, stage_config["num_epochs"]
         images = len(self.box.train_data_loader.sampler)
         self.ranks.broadcast(self.trained, self.stage_model())
-        self.step.begin_stage(stage_config.get("autocast"))
+        self.step.begin_stage(usable_autocast(stage_config.get("autocast"), self.device))
         done = (self.progress.epoch - 1) * images
         with progress_bar(None, f"stage {stage}", num_epochs * images, initial=done) as bar:
             while self.progress.stage == stage:

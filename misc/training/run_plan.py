@@ -8,9 +8,10 @@ from torch import nn
 from torchdistill.common.main_util import set_seed
 
 from misc.config import LoadedConfig
+from misc.devices import usable_autocast
 from misc.distributed.ranks import ALONE, Ranks, describe_device
 from misc.training.checkpoint import describe_resume_point, find_checkpoint
-from misc.training.checks import check_training
+from misc.training.checks import check_training, stages_of
 from misc.training.loop import train
 from misc.training.run_folder import WEIGHTS, find_weights, resume_run, start_run
 
@@ -106,6 +107,9 @@ def train_run(
         resume_run(run_dir, seed)
     resumed = "" if checkpoint is None else f", resumed at {describe_resume_point(checkpoint)}"
     print(f"Training on {describe_device(device, ranks)} in {run_dir}{resumed}", flush=True)
+    wanted = [stage.get("autocast") for stage in stages_of(config.data["train"])]
+    if any(usable_autocast(dtype, device) != dtype for dtype in wanted):
+        print("Computing in float32: this CPU has no fast bfloat16", flush=True)
     weights = train(config.data, models, device, run_dir, checkpoint, ranks, **origin)
     print(f"Weights: {weights}")
     return weights

@@ -28,7 +28,7 @@ from torchdistill.datasets.util import build_data_loader
 
 from misc.config import load_config
 from misc.config.entries import build_model, check_teacher, trained_model
-from misc.devices import default_device
+from misc.devices import default_device, usable_autocast
 from misc.distributed.launch import in_processes
 from misc.distributed.ranks import Ranks, joined_ranks, own_device
 from misc.errors import UserError, exit_on_user_error
@@ -95,7 +95,7 @@ def measure(path: str, overrides: list[str], device_name: str, steps: int) -> Me
         step = TrainingStep(box, trained_model(models), device, ranks)
         step.begin_stage()
         gradients = first_gradients(step, batch)
-        step.autocast = stages_of(config["train"])[0].get("autocast")
+        step.autocast = usable_autocast(stages_of(config["train"])[0].get("autocast"), device)
         return Measured(gradients, rate(step, steps))
 
 
