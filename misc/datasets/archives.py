@@ -1,23 +1,40 @@
-"""Tar and zip archives as untrusted data: members are checked first, and their names never become paths.
+"""Tar and zip archives as untrusted data: every member is checked before anything is written.
 
-No extraction function is used. A member must be a regular file or a folder inside the archive, of the size that it
-declares. Callers choose the file names themselves and write what `read` and `copy` return.
+No extraction function is used. Every member must be a regular file or a folder whose name stays inside the archive; a
+file shorter than it declares is an error. Callers write what `read` and `copy` give them, and use a name only after it
+fully matches the official pattern, which contains no folder.
 """
 
+import gzip
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from misc.errors import UserError
 
 CHUNK = 1 << 20
 # All that zipfile raises on foreign or damaged bytes, on a password, and on an unknown compression.
 ZIP_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError)
-TAR_DAMAGES = (tarfile.TarError, zlib.error, EOFError, ValueError, OSError)
+# tarfile recurses once per extended header.
+TAR_DAMAGES = (tarfile.TarError, zlib.error, EOFError, ValueError, OSError, RecursionError)
+MAX_HEADER_BYTES = 1 << 24  # tarfile reads extended headers whole
+
+
+class _BoundedReads:
+    """A file that refuses to read more than `limit` bytes in one call, as tarfile does for a forged header."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._limit = file, limit
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self._limit:
+            raise tarfile.ReadError(f"a read of {size:,} bytes, expected at most {self._limit:,}")
+        return self._file.read(size)
 
 
 class TarArchive:
@@ -53,8 +70,11 @@ class TarArchive:
         self.members: dict[str, tarfile.TarInfo] = {}
         self._place = "at its beginning"
         self._limit = max_member_bytes
+        limit = max(MAX_HEADER_BYTES, max_member_bytes or 0)
         try:
-            self._tar = tarfile.open(path, "r:gz" if compressed else "r:", file)  # noqa: SIM115  closed by __exit__
+            opened = file or (gzip.open(path) if compressed else open(path, "rb"))  # noqa: SIM115  closed by __exit__
+            self._file = _BoundedReads(opened, limit)
+            self._tar = tarfile.open(path, "r:", cast(IO[bytes], self._file))  # noqa: SIM115  closed by __exit__
         except TAR_DAMAGES as error:
             raise self.damaged(error) from error
         try:
@@ -69,14 +89,19 @@ class TarArchive:
                     raise UserError(f"{self.name} holds {name[:200]!r}: expected {expected}")
                 self.members[name] = member
         except BaseException:
-            self._tar.close()
+            self.close()
             raise
 
     def __enter__(self) -> "TarArchive":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the archive's file."""
         self._tar.close()
+        self._file.close()
 
     def open(self, member: tarfile.TarInfo) -> IO[bytes]:
         """Return a member's content as a file object."""
@@ -167,6 +192,8 @@ class ZipArchive:
             for member in self._zip.infolist():
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 fault = _unsafe_name(member.filename) or _unsafe_mode(kind)
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    fault = fault or "compressed by another method than deflate"
                 if fault:
                     raise UserError(f"{path} holds {member.filename[:200]!r}, {fault}: expected plain files inside it")
                 if not member.is_dir():

@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
 from torch import nn
 from torch.utils.data import DataLoader
 from torchdistill.datasets.util import build_data_loader
@@ -54,12 +55,13 @@ def check_shares(config: dict, ranks: Ranks) -> None:
 
 
 def check_training(config: dict, models: dict[str, nn.Module]) -> None:
-    """Refuse a training that would fail, or ignore a part of its config, only later.
+    """Refuse a config whose training would fail, or silently ignore a part of it, only after it has begun.
 
     Raises:
-        UserError: a stage's module path that is not in its model, with the nearest one; a stage with fewer images than
-            a batch, or with a number of classes other than the model's; parameter groups under the key that
-            torchdistill's other box reads.
+        UserError: no `test`, or a stage without val_data_loader; a stage's module path that is not in its model, with
+            the nearest one; a stage with fewer images than a batch, or with a number of classes other than the model's;
+            a schedule of another length than its stage; parameter groups under the key that torchdistill's other box
+            reads.
     """
     trained = trained_model(models)
     if "test" not in config:
@@ -118,14 +120,14 @@ def _check_module_path(path: str, model: nn.Module, place: str) -> None:
 
 
 def plan_schedules(config: dict) -> None:
-    """Set `total_steps` of schedulers that step with the batches (OneCycleLR) to the length of their stage; in place.
+    """Set `total_steps` of schedulers that have it (OneCycleLR) to the length of their stage; in place.
 
     A config gives epochs; the number of steps follows from the data. A scheduler whose config sets its length is left
     alone.
     """
     for number, stage in enumerate(stages_of(config["train"]), 1):
         scheduler = stage.get("scheduler")
-        if not scheduler or not scheduler.get("scheduling_step") or _planned_steps(scheduler["kwargs"]) is not None:
+        if not scheduler or _planned_steps(scheduler["kwargs"]) is not None:
             continue
         if "total_steps" in inspect.signature(SCHEDULER_DICT[scheduler["key"]]).parameters:
             place = f"stage {number}, train_data_loader"

@@ -142,7 +142,7 @@ class MapOutput:
         names = [name for names in self._classes.values() for name in names if name in maps.names]
         no_preference = decoded(encoded(np.array(NO_PREFERENCE), self.dtype))
         uniform = [name for name in names if (maps.read(name) == no_preference).all()]
-        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+        versions = {package: _version(package) for package in PACKAGES}
         manifest = {
             "settings": self._settings,
             "num_maps": len(names),
@@ -293,3 +293,10 @@ def readable(num_bytes: int) -> str:
             return f"{size:.0f} {unit}" if size >= 9.95 or unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:,.1f} TB"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # most methods run without grad-cam
+        return None

@@ -1,6 +1,7 @@
 """What maps depend on, and where they come from: settings.json and the provenance in the manifest."""
 
 import argparse
+import importlib.metadata
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_maps.cam_prep.class_indices import digest
+from saliency_maps.cam_prep.methods.cam_methods import CAM_METHODS
 from saliency_maps.cam_prep.methods.target_layers import TargetLayer
 from saliency_maps.cam_prep.teacher import InputFormat, Teacher, file_sha256
 
@@ -54,6 +56,8 @@ def map_settings(
         "dtype": args.dtype,
         "dataset_sha256": dataset_sha256,
     }
+    if args.saliency_type not in CAM_METHODS:  # an upgrade of the library must not mix its maps with earlier ones
+        settings["implementation"] = f"grad-cam {importlib.metadata.version('grad-cam')}"
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -27,11 +27,6 @@ class Layout(NamedTuple):
     grid: tuple[int, int]
     prefix_tokens: int = 0
 
-    @property
-    def channel_dim(self) -> int:
-        """Which dimension of the output are the channels."""
-        return self.order.index("C")
-
     def channels_first(self, output: Tensor) -> Tensor:
         """Return an output as (B, C, H, W)."""
         if self.order == "NHWC":

@@ -93,7 +93,7 @@ def library_maps(
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # every method has limits of its own: ShapleyCAM takes one layer, channels first
-            failure = " ".join(str(error).split())
+            failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if failure is not None:
         where = ", ".join(layer.name for layer in layers) or "this teacher"
         raise UserError(

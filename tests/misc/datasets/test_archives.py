@@ -182,6 +182,32 @@ def test_a_sparse_file_cannot_fill_the_disk(tmp_path):
         TarArchive(path)
 
 
+def gnu_long_name(size: int) -> bytes:
+    """Return the header that announces the name of the next member in `size` bytes."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_forged_headers_cost_no_memory_and_no_traceback(tmp_path):
+    path = tmp_path / "headers.tar"
+    path.write_bytes(gnu_long_name(200 << 20) + bytes(1024))
+    with pytest.raises(UserError, match=r"headers\.tar is damaged .*209,715,200 bytes, expected at most 16,777,216"):
+        TarArchive(path)
+    path.write_bytes((gnu_long_name(512) + bytes(512)) * 5000 + bytes(1024))
+    with pytest.raises(UserError, match=r"headers\.tar is damaged .*recursion"):
+        TarArchive(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_compressed_by_another_method_is_refused(tmp_path, method):
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("member", b"x" * 1000)
+    with pytest.raises(UserError, match=r"other\.zip holds 'member', compressed by another method than deflate"):
+        ZipArchive(path)
+
+
 @pytest.mark.parametrize("opened", [TarArchive, ZipArchive])
 def test_what_is_no_archive_is_said_in_one_line(tmp_path, opened: Callable):
     path = tmp_path / "foreign"
