@@ -31,9 +31,9 @@ def get_argparser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     device = usable_device(args.device)
-    outputs = output_paths(args.streams, args.feature, ".npy") if args.feature else [None] * len(args.streams)
     config = compose_config(args.config, args.set, mode="test")
     server = load_server(config, weights_of(config, args)).to(device, memory_format=torch.channels_last)
+    outputs = output_paths(args.streams, args.feature, ".npy") if args.feature else [None] * len(args.streams)
     for path, output in zip(args.streams, outputs, strict=True):
         try:
             h_hat = server.features([read_packed(path)])

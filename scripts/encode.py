@@ -34,10 +34,10 @@ def main(argv: list[str] | None = None) -> None:
     missing = next((path for path in args.images if not path.is_file()), None)
     if missing is not None:
         raise UserError(f"no image at {missing}")
-    outputs = output_paths(args.images, args.output, ".fsb")
     config = compose_config(args.config, args.set, mode="test")
     edge = load_edge(config, weights_of(config, args)).to(device, memory_format=torch.channels_last)
     transform = image_transform(config)
+    outputs = output_paths(args.images, args.output, ".fsb")
     for path, output in zip(args.images, outputs, strict=True):
         x = transform(read_rgb(path))[None].to(device)
         try:
