@@ -1,16 +1,16 @@
-"""What is in a folder of maps, in lines of text."""
+"""Describe a folder of maps in lines of text: how they were made, what they cover, how their values are distributed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from misc.errors import UserError
+from misc.errors import UserError, first_few
 from misc.progress import progress_bar
 from saliency_maps.analysis.statistics import QUANTILES, TOP_SHARE, MapStatistics
 from saliency_maps.map_folder import MANIFEST, SETTINGS, MapFolder, dataset_identity, read_json
 
 HEADING = 22  # characters
-FIRST = 3  # names shown of a longer list
+MOST_LAYERS = 4  # a longer list is shortened
 Lines = list[tuple[str, str]]
 
 
@@ -20,7 +20,7 @@ def section(title: str, lines: Lines) -> str:
 
 
 def settings_of(maps: MapFolder) -> tuple[dict[str, Any], bool]:
-    """Return what the maps depend on, and whether the run that makes them has ended.
+    """Return the settings that made the maps, and whether the run has finished.
 
     Raises:
         UserError: the folder has neither a manifest nor the settings of a run.
@@ -49,15 +49,15 @@ def method(settings: Mapping[str, Any]) -> str:
 
 
 def layers(settings: Mapping[str, Any]) -> str:
-    """Return the layers that were looked at: a method on all of them would fill the screen."""
+    """Return the target layers; a long list is shortened."""
     names = settings.get("layers", ["unknown"])
-    return ", ".join(names) if len(names) <= FIRST + 1 else counted(names)
+    return ", ".join(names) if len(names) <= MOST_LAYERS else counted(names)
 
 
 def coverage_lines(
     maps: MapFolder, root: Path, names: Sequence[str], maps_of: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Lines:
-    """Return which images have a map and which maps an image."""
+    """Return how many images have a map, and which images and maps lack their counterpart."""
     missing = [name for name in names if name not in maps_of]
     orphans = sorted(maps.names.difference(maps_of.values()))
     is_same = settings.get("dataset_sha256") == dataset_identity(root, names)
@@ -70,7 +70,7 @@ def coverage_lines(
 
 
 class Contents(NamedTuple):
-    """What all maps hold, and the names of those whose values are all equal, and of those that cannot be read."""
+    """Statistics of all readable maps, and the names of uniform and of unreadable ones."""
 
     statistics: MapStatistics
     uniform: list[str]
@@ -94,18 +94,17 @@ def read_all(maps: MapFolder) -> Contents:
 
 
 def defects(contents: Contents) -> Lines:
-    """Return which maps say nothing."""
+    """Return which maps carry no information."""
     return [("uniform maps", counted(contents.uniform)), ("damaged maps", counted(contents.damaged))]
 
 
 def counted(names: Sequence[str]) -> str:
-    """Return how many, and the first of them."""
-    shown = ", ".join(names[:FIRST]) + (", ..." if len(names) > FIRST else "")
-    return f"{len(names):,}: {shown}" if names else "0"
+    """Return the number of names and the first of them."""
+    return f"{len(names):,}: {first_few(names)}" if names else "0"
 
 
 def value_lines(statistics: MapStatistics) -> Lines:
-    """Return what the values are like; a map that prefers nothing has the figures in brackets."""
+    """Return the distribution of the values; figures in brackets are those of a uniform map."""
     quantiles = (f"{statistics.quantile(share):.3f} ({100 * share:.0f} %)" for share in QUANTILES)
     return [
         ("mean", f"{statistics.mean:.3f}"),

@@ -1,4 +1,4 @@
-"""Where the object of an image is known to lie: masks, or the bounding boxes of Tiny ImageNet's files."""
+"""Ground truth for saliency maps: masks of objects, or bounding boxes from Tiny ImageNet's files."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ TRAIN_BOXES = "_boxes.txt"
 
 
 class Box(NamedTuple):
-    """Pixels of the corners, from the left and from the top; both corners belong to the box."""
+    """A bounding box in pixels from the top left corner of the image; all four bounds are inside the box."""
 
     left: int
     top: int
@@ -38,7 +38,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def masks_in(root: Path, image_names: Sequence[str]) -> dict[str, Path]:
-    """Return those masks, `cat/0001.png`, that there are of images, `cat/0001.jpg`; by the image's name.
+    """Return the path of each image's mask by the image's name (`cat/0001.jpg`: `cat/0001.png`), where there is one.
 
     Raises:
         UserError: no such folder, or none of the images has a mask.
@@ -57,11 +57,11 @@ def masks_in(root: Path, image_names: Sequence[str]) -> dict[str, Path]:
 
 
 def boxes_in(path: Path, image_names: Sequence[str]) -> dict[str, list[Box]]:
-    """Return the boxes of those images, `cat/0001.jpg`, whose file name, `0001.jpg`, has any; by the image's name.
+    """Return each image's boxes by the image's name (`cat/0001.jpg`), where its file name (`0001.jpg`) has any.
 
     Args:
         path: see `read_boxes`.
-        image_names: of the images.
+        image_names: relative to the data set.
 
     Raises:
         UserError: see `read_boxes`; boxes for none of the images; or two images that would share boxes.
@@ -85,13 +85,13 @@ def boxes_in(path: Path, image_names: Sequence[str]) -> dict[str, list[Box]]:
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
-    """Return the boxes by the image's file name, from one file or from all such files below a folder.
+    """Read boxes by the image's file name, from one file or from all box files below a folder.
 
     A `val_annotations.txt` has lines of file name, class and corners, a `<class>_boxes.txt` of file name and corners,
     separated by tabs; several lines with the same name are several objects.
 
     Raises:
-        UserError: no such file, a line that is none of a box, or one image with boxes in two files.
+        UserError: no such file, a line that is no box, or one image with boxes in two files.
     """
     if not path.exists():
         raise UserError(
@@ -141,7 +141,7 @@ def _parse(line: str, where: str) -> tuple[str, Box]:
 
 
 def mask_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
-    """Return the mask, bool of `size` (height, width), that is true inside any of the boxes.
+    """Return a boolean mask of `size` (height, width), true inside any of the boxes.
 
     Raises:
         UserError: a box that goes beyond the image.
@@ -161,17 +161,17 @@ def shown(box: Box) -> str:
 
 
 def masks_of(root: Path, names: Sequence[str]) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Return what reads the mask, (H, W) bool, of each image that has one."""
+    """Return, for each image that has a mask, a function that reads it as (H, W) bool."""
     return {name: partial(read_mask, path) for name, path in masks_in(root, names).items()}
 
 
 def box_masks_of(path: Path, names: Sequence[str], images: Path) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Return what draws the boxes, (H, W) bool, of each image that has any, at the image's size."""
+    """Return, for each image that has boxes, a function that draws them as an (H, W) bool mask of the image's size."""
     return {name: partial(box_mask, images / name, boxes) for name, boxes in boxes_in(path, names).items()}
 
 
 def box_mask(image: Path, boxes: Sequence[Box]) -> np.ndarray:
-    """Return the mask, (H, W) bool of the image's size, that is true inside the boxes."""
+    """Return a boolean mask of the image's size, true inside the boxes."""
     with Image.open(image) as opened:
         width, height = opened.size
     try:

@@ -1,4 +1,4 @@
-"""What the values of saliency maps are like; gathered map by map, in memory that does not grow with their number."""
+"""Statistics of saliency maps, accumulated map by map in constant memory, and the spread of a sensitivity."""
 
 import math
 
@@ -13,11 +13,11 @@ _BINS = 10_000  # of values in [0, 1]: quantiles are good to four decimals
 
 
 class MapStatistics:
-    """Statistics of maps, (h, w) in [0, 1], of which none is kept.
+    """Running statistics of maps (h, w) in [0, 1]; no map is kept.
 
     Attributes:
-        maps: how many.
-        uniform: those among them whose values are all equal.
+        maps: number of maps.
+        uniform: number of maps whose values are all equal.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class MapStatistics:
         self._histogram = np.zeros(_BINS, dtype=np.int64)
 
     def update(self, saliency: np.ndarray) -> bool:
-        """Take a map in; returns whether it is uniform."""
+        """Add a map; return whether it is uniform."""
         values = saliency.ravel().astype(np.float64)
         is_uniform = bool(values.min() == values.max())
         self.maps += 1
@@ -68,7 +68,7 @@ class MapStatistics:
 def top_share(values: np.ndarray) -> float:
     """Return the share of a map's mass in the `TOP_SHARE` of its positions with the largest values.
 
-    Rounded to whole positions. A uniform map has about `TOP_SHARE`, as has one of zeros, which counts as uniform.
+    The number of positions is rounded. A uniform map gives about `TOP_SHARE`; a map of zeros counts as uniform.
     """
     count = max(1, round(TOP_SHARE * values.size))
     mass = values.sum()
@@ -76,7 +76,7 @@ def top_share(values: np.ndarray) -> float:
 
 
 def relative_entropy(values: np.ndarray) -> float:
-    """Return the entropy of a map taken as a distribution over positions, relative to a uniform map's: 0 to 1.
+    """Return the entropy of a map as a distribution over positions, relative to a uniform map's: 0 to 1.
 
     A map of zeros counts as uniform.
     """
@@ -88,14 +88,14 @@ def relative_entropy(values: np.ndarray) -> float:
 
 
 def spread_table(elements: Tensor, tokens: Tensor) -> list[list[str]]:
-    """Return header and rows: how far weights spread over each part.
+    """Return header and rows: how widely the sensitivity varies over channels, positions and images.
 
     Args:
         elements: sensitivity, mean over the images, (C, H, W).
         tokens: sensitivity of each image, mean over the channels, (N, H, W).
 
     Raises:
-        UserError: the sensitivity is zero throughout, as behind a layer that does not reach the logits.
+        UserError: the sensitivity is zero throughout, as for a layer that does not reach the logits.
     """
     if not elements.any():
         raise UserError("the logits do not change with this layer: choose one before the classifier")
@@ -111,7 +111,7 @@ def spread_table(elements: Tensor, tokens: Tensor) -> list[list[str]]:
 
 
 def spread(weights: Tensor) -> list[str]:
-    """Return least, median and greatest weight relative to the mean, and the bits; none where a weight is zero."""
+    """Return least, median and greatest weight relative to the mean, and the bits (empty if a weight is zero)."""
     relative = weights / weights.mean()
     bits = f"{-0.5 * relative.log2().mean():z.3f}" if relative.min() > 0 else ""
     return [*(f"{value:.2f}" for value in (relative.min(), relative.median(), relative.max())), bits]

@@ -1,8 +1,5 @@
 """The command line of a sweep."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from misc.datasets.digits import write_data_set
@@ -18,20 +15,9 @@ TINY = {
 }
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(groups: list[dict], **others) -> Path:
-        path = tmp_path / "sweep.yaml"
-        content = {"output": str(tmp_path / "runs"), "results": str(tmp_path / "rows.csv"), "groups": groups, **others}
-        path.write_text(json.dumps(content))
-        return path
-
-    return write
-
-
-def test_maps_that_do_not_name_a_runs_folder_are_refused(write, capsys):
+def test_maps_that_do_not_name_a_runs_folder_are_refused(write_sweep, capsys):
     group = {"configs": [str(ROOT / "config/quickstart/sg_resnet.yaml")], "set": {"map_root": "/maps/one"}}
-    path = write([group], maps={"/maps/ones": {"config": "a.yaml", "input": "images"}})
+    path = write_sweep([group], maps={"/maps/ones": {"config": "a.yaml", "input": "images"}})
     with pytest.raises(SystemExit):
         sweep.main([str(path)])
     expected = "sg_resnet: 'maps' does not name its map_root /maps/one; did you mean '/maps/ones'?"
@@ -39,12 +25,12 @@ def test_maps_that_do_not_name_a_runs_folder_are_refused(write, capsys):
 
 
 @pytest.mark.slow
-def test_runs_are_made_once_and_a_failed_one_is_listed_after_the_others(write, tmp_path, capsys):
+def test_runs_are_made_once_and_a_failed_one_is_listed_after_the_others(write_sweep, tmp_path, capsys):
     write_data_set(tmp_path / "digits", num_train=40, num_val=20)
     settings = {**TINY, "dataset_root": str(tmp_path / "digits")}
     config = str(ROOT / "config/quickstart/teacher_resnet.yaml")
     broken = {**settings, "train.optimizer.kwargs.lr": 1e30, "train.scheduler.kwargs.max_lr": 1e30}
-    path = write([{"configs": [config], "set": broken}, {"configs": [config], "set": settings, "seeds": [0, 1]}])
+    path = write_sweep([{"configs": [config], "set": broken}, {"configs": [config], "set": settings, "seeds": [0, 1]}])
     runs = read_sweep(path).runs
     assert len(runs) == 3
     with pytest.raises(SystemExit) as stop:
@@ -64,13 +50,13 @@ def test_runs_are_made_once_and_a_failed_one_is_listed_after_the_others(write, t
     assert [(run.folder / "test.json").stat().st_mtime_ns for run in done] == before
 
 
-def test_the_pattern_selects_runs_and_unselected_ones_have_rows_too(write, tmp_path, monkeypatch, capsys):
+def test_the_pattern_selects_runs_and_unselected_ones_have_rows_too(write_sweep, tmp_path, monkeypatch, capsys):
     made = []
     monkeypatch.setattr("misc.sweeps.execute.make_run", lambda run, device: made.append(run.name) or True)
     monkeypatch.setattr(Maps, "make", lambda maps, device: made.append(maps.folder.name) or True)
     guided = {"configs": [str(ROOT / "config/quickstart/sg_resnet.yaml")], "set": {"map_root": str(tmp_path / "maps")}}
     plain = {"configs": [str(ROOT / "config/quickstart/phd_resnet.yaml")], "set": {"lmbda": [0.1, 0.2]}}
-    path = write([plain, guided], maps={str(tmp_path / "maps"): {"config": "a.yaml", "input": "images"}})
+    path = write_sweep([plain, guided], maps={str(tmp_path / "maps"): {"config": "a.yaml", "input": "images"}})
     sweep.main([str(path), "--only", "phd_*"])
     assert made == ["phd_resnet-0.1", "phd_resnet-0.2"]
     assert [(row.run, row.lmbda, row.was_run) for row in read_rows(tmp_path / "rows.csv")] == [

@@ -1,4 +1,4 @@
-"""How the outputs of a teacher's layers are laid out: seen in a run of the teacher, whatever the layers are."""
+"""Layouts of layer outputs (channels first, channels last, tokens), found by running the teacher once."""
 
 import math
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from misc.errors import UserError
 
-# No height of a grid, 3 * 2^k, is a width, 5 * 2^k, so that rows, columns and channels cannot be mistaken.
+# Heights of grids are 3 * 2^k and widths 5 * 2^k, so that rows, columns and channels cannot be confused.
 UNEQUAL_SIDES = (96, 160)
 REDUCTIONS = (1, 2, 4, 8, 16, 32)  # of the sides, besides those that the model declares
 
 
 class Layout(NamedTuple):
-    """What the dimensions of a layer's output are.
+    """The meaning of the dimensions of a layer's output.
 
     Attributes:
         order: "NCHW", "NHWC" or, for tokens, "NLC".
-        grid: rows and columns of the patches' tokens, which are in reading order.
-        prefix_tokens: tokens in front of the patches'.
+        grid: rows and columns of the patch tokens, in row-major order.
+        prefix_tokens: number of tokens before the patch tokens.
     """
 
     order: str
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 def find_layouts(
     model: nn.Module, layers: Mapping[str, nn.Module], image_size: tuple[int, int] | None = None
 ) -> list[Layout]:
-    """Run the model on one blank image and compares what layers give with the image's size.
+    """Run the model on one blank image and infer each layer's layout from the shape of its output.
 
     Args:
         model: a timm model, (B, 3, H, W) -> (B, classes).
@@ -90,7 +90,7 @@ def _layout(name: str, output: object, grids: set[tuple[int, int]], num_prefix_t
 
 def _fitting(shape: tuple[int, ...], grids: set[tuple[int, int]], num_prefix_tokens: int) -> Layout | None:
     if len(shape) == 3:
-        # Both fit a Swin with as many channels as rows; in its blocks channels are last.
+        # A Swin with as many channels as rows fits both; its blocks are channels last.
         images = (Layout("NHWC", shape[:2]), Layout("NCHW", shape[1:]))
         return next((layout for layout in images if layout.grid in grids), None)
     if len(shape) == 2:

@@ -1,4 +1,4 @@
-"""How much a teacher's logits change with each element of a feature: what an error there costs."""
+"""Sensitivity: how much the teacher's logits change with each element of a feature, whatever the class."""
 
 from collections.abc import Sequence
 
@@ -23,8 +23,8 @@ def squared_jacobians(
     """Return, for each layer with output h, a sketch of the diagonal of J^T J, J = d logits / d h.
 
     For v of independent random signs, E[(v^T J)^2] is the squared norm of J's column (Hutchinson 1990); the mean over
-    `DRAWS` such v takes as many backward passes in place of one for each class. A squared error of h in this weight is,
-    to the first order, the expected squared error of the logits.
+    `DRAWS` such v takes that many backward passes, instead of one per class. To first order, the squared error of h
+    weighted by it is the expected squared error of the logits.
 
     Args:
         model: frozen and in eval mode, (B, 3, H, W) -> (B, classes).

@@ -1,4 +1,4 @@
-"""Which layers of a teacher a saliency map looks at, per family of timm models."""
+"""Target layers of saliency maps, by family of timm models."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from saliency_maps.cam_prep.methods.layout import Layout, find_layouts
 
 
 class Family(NamedTuple):
-    """One family: the layers to mix, the one layer looked at otherwise, what to add in front."""
+    """A family's target layers: those of --mix_layers, the single default, and what --include_first adds."""
 
     mixed: Callable[[nn.Module], list[nn.Module]]
     last: Callable[[nn.Module], nn.Module]
@@ -46,7 +46,7 @@ FAMILIES: dict[type[nn.Module], Family] = {
 
 
 class TargetLayer(NamedTuple):
-    """A module of the teacher by its path, and how its output is laid out."""
+    """A module of the teacher, its path and the layout of its output."""
 
     name: str
     module: nn.Module
@@ -64,13 +64,13 @@ def select_target_layers(
     target_layer: str | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> list[TargetLayer]:
-    """Return the layers whose activations make the map.
+    """Return the layers whose activations form the map.
 
     Args:
         model: a timm model of one of `FAMILIES`.
-        mix_layers: three depths, as in the paper's maps, in place of the last stage alone.
+        mix_layers: take three depths, as for the paper's maps, instead of the last stage alone.
         include_first: add the first stage to those three.
-        target_layer: a module path of `model` in place of the family's choice.
+        target_layer: path of a module of `model`, instead of the family's choice.
         image_size: (height, width) of the images to come; None is the model's own.
 
     Raises:

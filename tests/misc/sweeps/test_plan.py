@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -13,29 +12,18 @@ from misc.files import ROOT
 from misc.sweeps.plan import TRAINED_PARTS, Run, needed_maps, read_sweep, selected, weights_of_runs
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(groups: list[dict], **others) -> Path:
-        path = tmp_path / "sweep.yaml"
-        content = {"output": str(tmp_path / "runs"), "results": str(tmp_path / "rows.csv"), "groups": groups, **others}
-        path.write_text(json.dumps(content))
-        return path
-
-    return write
-
-
-def test_a_group_is_the_product_of_configs_values_and_seeds(write):
+def test_a_group_is_the_product_of_configs_values_and_seeds(write_sweep):
     group = {"configs": ["a.yaml", "b.yaml"], "set": {"lmbda": [0.1, 0.2], "x.key": "model.One"}, "seeds": [0, 1]}
-    (runs,) = read_sweep(write([group])).groups
+    (runs,) = read_sweep(write_sweep([group])).groups
     assert len({run.name for run in runs}) == len(runs) == 8
     assert runs[0].name == "a-0.1-seed0" and runs[0].overrides == ("lmbda=0.1", 'x.key="model.One"')
     assert runs[0].command(None)[1:4:2] == [str(ROOT / "main_classification_torchdistill.py"), str(runs[0].config)]
 
 
-def test_a_group_begins_with_the_weights_of_earlier_runs(write):
+def test_a_group_begins_with_the_weights_of_earlier_runs(write_sweep):
     first = {"method": "distilled", "configs": ["a.yaml"], "set": {"lmbda": [0.1, 0.2]}}
     tuned = {"configs": ["b.yaml"], "after": ["a-0.*"]}
-    path = write([first, tuned, {**tuned, "name": "other", "method": "others", "set": {"lmbda": [0.3]}}])
+    path = write_sweep([first, tuned, {**tuned, "name": "other", "method": "others", "set": {"lmbda": [0.3]}}])
     content = json.loads(path.read_text()) | {"output": "resources/sweeps/s"}
     _, (outside, _), _ = read_sweep(path).groups
     assert outside.overrides == (f'{TRAINED_PARTS}="{path.parent}/runs/a-0.1/weights.safetensors"',)
@@ -48,10 +36,10 @@ def test_a_group_begins_with_the_weights_of_earlier_runs(write):
     assert [run.overrides for run in others] == [("lmbda=0.3", *run.overrides) for run in runs]
 
 
-def test_a_run_has_the_seed_of_the_run_it_begins_with(write):
+def test_a_run_has_the_seed_of_the_run_it_begins_with(write_sweep):
     first = {"configs": ["a.yaml"], "seeds": [0, 1]}
     tuned = {"configs": ["b.yaml"], "after": ["a-*"]}
-    _, runs, others = read_sweep(write([first, tuned, {**tuned, "name": "c", "seeds": [2]}])).groups
+    _, runs, others = read_sweep(write_sweep([first, tuned, {**tuned, "name": "c", "seeds": [2]}])).groups
     assert [(run.name, run.seed) for run in runs] == [("b-a-seed0", 0), ("b-a-seed1", 1)]
     assert [(run.name, run.seed) for run in others] == [("c-a-seed0-seed2", 2), ("c-a-seed1-seed2", 2)]
 
@@ -65,9 +53,9 @@ def test_a_run_has_the_seed_of_the_run_it_begins_with(write):
         ([{"configs": ["a.yaml"]}, {"configs": ["a.yaml"]}], "two runs are called a"),
     ],
 )
-def test_mistakes_are_named(write, groups, message):
+def test_mistakes_are_named(write_sweep, groups, message):
     with pytest.raises(UserError, match=message):
-        read_sweep(write(groups))
+        read_sweep(write_sweep(groups))
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
@@ -127,8 +115,8 @@ def test_the_weights_that_a_run_begins_with_are_named_by_its_config_and_override
     assert scratch.begins_with is None and scratch.lmbda is None
 
 
-def test_a_pattern_selects_runs_within_their_groups(write):
-    groups = read_sweep(write([{"configs": ["a.yaml", "b.yaml"]}, {"configs": ["ab.yaml"]}])).groups
+def test_a_pattern_selects_runs_within_their_groups(write_sweep):
+    groups = read_sweep(write_sweep([{"configs": ["a.yaml", "b.yaml"]}, {"configs": ["ab.yaml"]}])).groups
     assert [[run.name for run in group] for group in selected(groups, "a*")] == [["a"], ["ab"]]
     with pytest.raises(UserError, match="--only aa names none of the 3 runs; did you mean 'a'"):
         selected(groups, "aa")
