@@ -100,11 +100,16 @@ class EntropyModel(nn.Module):
         receiver.finish()
         return _cropped(y_hat, size)
 
-    def record(self, y: Tensor) -> list[Call]:
-        """Return the calls that `compress` makes for a finite y (B, C, H, W), as tensors; the export traces this."""
-        recorder, padded = Recorder(), self._padded(y.float())
-        self._current_transmission()(recorder, y.shape[0], tuple(padded.shape[-2:]), padded)
-        return recorder.calls
+    def recorder(self) -> Callable[[Tensor], list[Call]]:
+        """Return a function of a finite y (B, C, H, W): the calls that `compress` makes, as tensors to be exported."""
+        transmission = self._current_transmission()
+
+        def record(y: Tensor) -> list[Call]:
+            recorder, padded = Recorder(), self._padded(y.float())
+            transmission(recorder, y.shape[0], tuple(padded.shape[-2:]), padded)
+            return recorder.calls
+
+        return record
 
     def edge_parameters(self) -> int:
         """Return the number of parameters that the device needs besides g_a."""

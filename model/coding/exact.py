@@ -86,23 +86,20 @@ class ExactConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
         windows = self._windows(x.clamp(-LARGEST, LARGEST))
-        sums = self.weight @ windows.flatten(3).flatten(1, 2) + self.bias
+        sums = self.weight @ windows.flatten(4).flatten(1, 3) + self.bias
         return (sums * 2.0**-self.weight_bits).round().unflatten(-1, windows.shape[-2:])
 
     def _windows(self, x: Tensor) -> Tensor:
-        """Return (B, in_channels, kernel, H', W'): what each element of the kernel meets at each position."""
+        """Return (B, in_channels, *kernel_size, H', W'): what each element of the kernel meets at each position."""
         vertical, horizontal = self.padding
         padded = F.pad(x, (horizontal, horizontal, vertical, vertical))
-        rows, columns = (self._slices(axis, x.shape[axis - 2]) for axis in (0, 1))
-        return torch.stack([padded[..., row, column] for row in rows for column in columns], 2)
+        rows = torch.stack([padded[..., row, :] for row in self._slices(0)], 2)
+        return torch.stack([rows[..., column] for column in self._slices(1)], 3)
 
-    def _slices(self, axis: int, side: int) -> list[slice]:
+    def _slices(self, axis: int) -> list[slice]:
         """Return, for each element of the kernel along an axis, the padded positions that it meets."""
-        kernel, stride, dilation, padding = (
-            each[axis] for each in (self.kernel_size, self.stride, self.dilation, self.padding)
-        )
-        reach = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride * stride
-        return [slice(first, first + reach + 1, stride) for first in range(0, dilation * kernel, dilation)]
+        reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
+        return [slice(k, k - reach or None, self.stride[axis]) for k in range(0, reach + 1, self.dilation[axis])]
 
 
 def largest_sum(weight: Tensor, bias: Tensor) -> float:

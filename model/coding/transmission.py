@@ -5,7 +5,8 @@ and with the same integer networks (`model.coding.exact`). Hence both obtain the
 bytes depend on y alone.
 
 A procedure takes a channel end (a Sender, Receiver or Recorder of `model.coding.channel`), the number of images, the
-latent's size (H, W), and y, float32 (images, C, H, W), or None at the receiver. It returns y_hat of that shape, float32.
+latent's size (H, W), and y, float32 (images, C, H, W), or None at the receiver. It returns y_hat, float32, of that
+shape.
 
 Fixed-point values are float64 integers in units of 2^-16. The class docstrings state in real numbers what is computed.
 """
