@@ -14,6 +14,7 @@ from model.coding.bitstream import MAX_BYTES
 
 BODY_SECONDS = 10.0
 HELD_BYTES = 16 * MAX_BYTES  # of all bodies together
+SHORT_BYTES = 2**16  # uvicorn holds as many of each connection in any case
 
 
 def read_token(path: Path) -> str:
@@ -48,7 +49,7 @@ class BodyReader:
 
     Args:
         body_seconds: until a body must have arrived.
-        held_bytes: of the bodies that are being read or worked on.
+        held_bytes: of the bodies that are being read or worked on; short ones are read all the same.
     """
 
     def __init__(self, body_seconds: float = BODY_SECONDS, held_bytes: int = HELD_BYTES):
@@ -84,7 +85,7 @@ class BodyReader:
     def _check(self, length: int) -> None:
         if length > MAX_BYTES:
             raise _too_long()
-        if self._held > self.held_bytes:
+        if self._held > self.held_bytes and length > SHORT_BYTES:
             raise busy("too many bytes are being received")
 
 
