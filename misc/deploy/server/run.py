@@ -95,12 +95,13 @@ def bound_socket(host: str, port: int) -> socket.socket:
     Raises:
         UserError: the address cannot be had.
     """
+    if port not in range(2**16):  # getaddrinfo would take the remainder
+        raise UserError(f"--port {port} is no port: expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot serve at {host}:{port}: {reason}; choose another --host or --port") from error
+    except OSError as error:
+        raise UserError(f"cannot serve at {host}:{port}: {error.strerror}; choose another --host or --port") from error
     return found
