@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,8 @@ class Batcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
+        with suppress(queue.Full):  # of a thread that hangs
+            self._queue.put(None, timeout=CLOSING_SECONDS)
         self._thread.join(CLOSING_SECONDS)
 
     async def submit(self, stream: bytes, kind: Kind) -> np.ndarray:

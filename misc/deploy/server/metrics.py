@@ -1,5 +1,7 @@
 """What the server counts, for Prometheus."""
 
+from typing import Any
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
@@ -11,16 +13,15 @@ class Metrics:
     """Counters of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
-        labels = ("endpoint", "status")
-        self._requests = Counter("requests", "Requests by endpoint and status", labels, registry=registry)
-        self._bytes = Counter("received_bytes", "Bytes of streams received", registry=registry)
-        self._batches = Histogram("batch_size", "Streams per batch", buckets=SIZES, registry=registry)
-        self._model = Histogram("model_seconds", "Seconds per batch", buckets=SECONDS, registry=registry)
-        self._seconds = Histogram(
-            "request_seconds", "Seconds per request", ["endpoint"], buckets=SECONDS, registry=registry
-        )
-        self.queue_length = Gauge("queue_length", "Streams that wait", registry=registry)
+        self._registry = CollectorRegistry()
+        common: Any = {"namespace": "frankensplit", "registry": self._registry}
+        by_endpoint = ["endpoint"]
+        self._requests = Counter("requests", "Requests by endpoint and status", [*by_endpoint, "status"], **common)
+        self._seconds = Histogram("request_seconds", "Seconds per request", by_endpoint, buckets=SECONDS, **common)
+        self._bytes = Counter("received_bytes", "Bytes of streams received", **common)
+        self._batches = Histogram("batch_size", "Streams per batch", buckets=SIZES, **common)
+        self._model = Histogram("model_seconds", "Seconds per batch", buckets=SECONDS, **common)
+        self.queue_length = Gauge("queue_length", "Streams that wait", **common)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request that has been answered."""

@@ -70,7 +70,9 @@ def test_what_gathers_is_decoded_in_batches_of_limited_size():
 
     decoder, metrics = run(work)
     assert [len(batch) for batch in decoder.batches] == [1, 4, 2]
-    assert b"batch_size_count 3.0" in metrics.text() and b"batch_size_sum 7.0" in metrics.text()
+    assert (
+        b"frankensplit_batch_size_count 3.0" in metrics.text() and b"frankensplit_batch_size_sum 7.0" in metrics.text()
+    )
 
 
 def test_an_error_reaches_its_own_stream_alone():
@@ -86,7 +88,7 @@ def test_an_error_reaches_its_own_stream_alone():
 def test_a_full_queue_refuses_and_recovers():
     async def work(decoder, batcher):
         tasks, _ = await queued(decoder, batcher, b"1", b"22")
-        assert b"queue_length 2.0" in batcher._metrics.text()
+        assert b"frankensplit_queue_length 2.0" in batcher._metrics.text()
         with pytest.raises(OverloadedError):
             await batcher.submit(b"333", "classes")
         decoder.released.set()
