@@ -12,6 +12,7 @@ from misc.config.load import Config
 from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError
 
+IMAGENET_CLASSES = 1000  # timm's default
 T = TypeVar("T")
 
 
@@ -80,6 +81,12 @@ def student_path(config: Config) -> str:
     if config.construct(f"{path}.key") != "split_classifier":
         raise UserError("the config has no split classifier: give the config of a student")
     return path
+
+
+def num_classes(config: Config) -> int:
+    """Return the number of classes of a student's classifier."""
+    backbone = config.construct(f"{student_path(config)}.kwargs.backbone")
+    return backbone.get("new_classifier") or backbone.get("num_classes", IMAGENET_CLASSES)
 
 
 def image_transform(config: Config) -> Callable[[Image], Tensor]:

@@ -13,10 +13,15 @@ from misc.training.run_folder import WEIGHTS, default_run_dir, find_weights
 
 def add_student(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select a student and its device."""
+    add_config(parser)
+    parser.add_argument("--device", default=default_device(), help="default: %(default)s")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that select a student."""
     parser.add_argument("--config", required=True, metavar="FILE", help="of a student (see config/README.md)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one value of the config")
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: resources/runs/ plus the config's path")
-    parser.add_argument("--device", default=default_device(), help="default: %(default)s")
 
 
 def weights_of(config: Config, args: argparse.Namespace) -> Path:

@@ -266,7 +266,8 @@ class PythonStack:
     """An ANS stack of 32-bit words under a 64-bit state, byte-equal to constriction's."""
 
     def __init__(self) -> None:
-        self._state, self._words = 0, []
+        self._state = 0
+        self._words: list[int] = []
 
     def push(self, tables: Tables, table: int, rows: np.ndarray) -> None:
         """Push rows of one table, the last one first."""

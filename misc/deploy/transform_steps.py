@@ -35,7 +35,10 @@ def transform_steps(transform: Callable) -> list[dict[str, Any]]:
             steps.append(_step(part))
         else:
             raise _unknown(part)
-    if [step["op"] for step in steps if step["op"] in ("scale", "normalize")] not in (["scale"], ["scale", "normalize"]):
+    if [step["op"] for step in steps if step["op"] in ("scale", "normalize")] not in (
+        ["scale"],
+        ["scale", "normalize"],
+    ):
         raise UserError(f"the image transform must scale to [0, 1], then normalise at most once: expected a {KNOWN}")
     return steps
 

@@ -1,0 +1,87 @@
+"""The exported directory: encoder.onnx, edge.json and a copy of the client."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from misc.config.entries import image_transform, num_classes
+from misc.config.load import Config
+from misc.deploy import edge_client
+from misc.deploy.class_names import class_names
+from misc.deploy.transform_steps import transform_steps
+from misc.errors import UserError
+from misc.files import unwritable
+from model.halves import EdgeHalf
+
+ENCODER, DESCRIPTION, CLIENT = "encoder.onnx", "edge.json", "edge_client.py"
+
+
+def description(config: Config, edge: EdgeHalf, order: list[dict], tables: dict) -> dict[str, Any]:
+    """Return the content of edge.json, but for what `write` adds.
+
+    Args:
+        config: the student's.
+        edge: its edge half.
+        order: from `misc.deploy.edge_graph.order_and_tables`, as is the next.
+        tables: the coder's.
+
+    Raises:
+        UserError: an image transform that cannot be exported.
+    """
+    return {
+        "format": edge_client.FORMAT,
+        "stream": edge_client.STREAM,
+        "fingerprint": edge.fingerprint().hex(),
+        "transform": transform_steps(image_transform(config)),
+        "max_positions": edge.entropy_model.max_positions,
+        "stride": edge.entropy_model.stride,
+        "order": order,
+        "tables": tables,
+        "classes": class_names(config, num_classes(config)),
+    }
+
+
+def write(folder: Path, graph: onnx.ModelProto, precision: str, content: dict[str, Any]) -> None:
+    """Write the three files.
+
+    Args:
+        folder: an existing one.
+        graph: the encoder.
+        precision: "float32" or "int8".
+        content: from `description`.
+    """
+    encoder = graph.SerializeToString()
+    (folder / ENCODER).write_bytes(encoder)
+    (folder / CLIENT).write_bytes(Path(edge_client.__file__).read_bytes())
+    whole = {**content, "precision": precision, "sha256": hashlib.sha256(encoder).hexdigest()}
+    (folder / DESCRIPTION).write_text(json.dumps(whole), encoding="utf-8")
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """Yield a temporary folder, and move its files to `output` if the context ends without an error.
+
+    edge.json moves last and holds the encoder's SHA-256, so a mixture of two exports is never taken for one.
+
+    Raises:
+        UserError: `output` cannot be written to, or holds files that no export wrote.
+    """
+    try:
+        foreign = set(os.listdir(output)) - {ENCODER, DESCRIPTION, CLIENT} if output.exists() else set()
+        if foreign:
+            raise UserError(f"{output} holds other files, {sorted(foreign)[0]} among them: choose another folder")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+            yield Path(temporary)
+            output.mkdir(exist_ok=True)
+            for name in (ENCODER, CLIENT, DESCRIPTION):
+                os.replace(Path(temporary) / name, output / name)
+    except OSError as error:
+        raise unwritable(output, error) from None

@@ -1,0 +1,77 @@
+"""Generate the golden exports, which pin the current version of the exported directory, and the streams of some images.
+
+    python -m tests.golden.make_edges
+
+Run this only for a new version of the directory: if the client no longer encodes with these, neither do users' devices
+that get a new client.
+"""
+
+from pathlib import Path
+
+import torch
+from torchvision.transforms import v2
+
+from misc.deploy import edge_directory
+from misc.deploy.edge_client import FORMAT, STREAM
+from misc.deploy.edge_graph import EdgeGraph, onnx_graph, order_and_tables, output_names
+from misc.deploy.sample_images import generated_samples
+from misc.deploy.transform_steps import transform_steps
+from model import entropy
+from model.encoder import ResidualEncoder
+from model.halves import EdgeHalf
+
+FOLDER = Path(__file__).resolve().parent / "edges"
+PRIORS = ("FactorizedPrior", "ScaleHyperprior", "MeanScaleHyperprior", "Checkerboard")
+CHANNELS = 4
+TRANSFORM = v2.Compose(
+    [
+        v2.Resize(48),
+        v2.CenterCrop((40, 56)),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.5] * 3, [0.1] * 3),
+    ]
+)
+IMAGES = 6
+
+
+def edge_of(prior: str) -> EdgeHalf:
+    """Return a small untrained edge half with coder tables, some of whose symbols lie outside of them."""
+    torch.manual_seed(0)
+    extra = {} if prior == "FactorizedPrior" else {"hyper_channels": CHANNELS}
+    edge = EdgeHalf(ResidualEncoder((CHANNELS,) * 3), getattr(entropy, prior)(CHANNELS, **extra)).eval()
+    with torch.no_grad():  # initial means and scales hardly vary, and initial densities need tables of thousands
+        for name, parameter in edge.named_parameters():
+            parameter.add_(1.0) if "matrices" in name else parameter.mul_(2.0)
+    edge.update(scale_table=[0.11, 0.3, 0.6, 1.0, 1.5, 2.5, 4.0, 8.0], force=True, update_quantiles=True)
+    return edge
+
+
+def make(prior: str) -> None:
+    """Write an export and the streams of the first generated images."""
+    edge = edge_of(prior)
+    graph = EdgeGraph(edge)
+    order, tables = order_and_tables(graph)
+    content = {
+        "format": FORMAT,
+        "stream": STREAM,
+        "fingerprint": edge.fingerprint().hex(),
+        "transform": transform_steps(TRANSFORM),
+        "max_positions": edge.entropy_model.max_positions,
+        "stride": edge.entropy_model.stride,
+        "order": order,
+        "tables": tables,
+        "classes": None,
+    }
+    folder = FOLDER / prior
+    folder.mkdir(parents=True, exist_ok=True)
+    edge_directory.write(folder, onnx_graph(graph, output_names(order)), "float32", content)
+    (folder / edge_directory.CLIENT).unlink()
+    for number, image in enumerate(generated_samples(IMAGES).images):
+        (stream,) = edge.encode(TRANSFORM(image)[None])
+        (folder / f"{number}.fsb").write_bytes(stream)
+
+
+if __name__ == "__main__":
+    for each in PRIORS:
+        make(each)
