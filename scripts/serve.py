@@ -1,7 +1,7 @@
 """Serve students over HTTP: streams in, classes or features out, and a page that encodes in the browser at /.
 
-Only the server halves are kept. A stream finds its model by its fingerprint. README.md has an example; /docs of the
-running server describes the endpoints.
+Only the server halves are kept. A stream finds its model by its fingerprint. The running server describes its endpoints
+at /docs. SIGTERM or Ctrl-C ends it once it has answered what it was asked.
 """
 
 import argparse
