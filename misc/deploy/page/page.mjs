@@ -47,7 +47,14 @@ function showProblem(error, action) {
     token = element("token").value.trim();
     attempt(action);
   };
+  reveal(element("problem"));
   if (error instanceof TokenProblem) element("token").focus();
+}
+
+/** Scroll to what a small screen does not show. */
+function reveal(part) {
+  const isLow = part.getBoundingClientRect().top > innerHeight / 2;
+  part.scrollIntoView({ block: isLow ? "start" : "nearest" });
 }
 
 function say(text) {
@@ -125,6 +132,7 @@ async function classifyPicture(isLatest) {
   showMap(cropped, bitsPerPosition(loaded.edge, outputs));
   element("result").hidden = false;
   say(inWords(answer, stream.length));
+  reveal(element("status"));
 }
 
 async function usePhotograph(isLatest) {
