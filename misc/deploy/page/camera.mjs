@@ -8,7 +8,7 @@ export const isCameraOffered = () => navigator.mediaDevices?.getUserMedia !== un
 /**
  * Show the camera in a dialog and return the picture taken, or null if the dialog was left.
  *
- * @param {HTMLDialogElement} dialog with a video, and a button of value "take"
+ * @param {HTMLDialogElement} dialog with a video that plays by itself, and a button of value "take"
  * @returns {Promise<Blob | null>}
  * @throws {Problem} no camera, or no permission
  */
@@ -18,8 +18,7 @@ export async function takePicture(dialog) {
   try {
     dialog.returnValue = "";
     dialog.showModal();
-    await video.play();
-    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    await event(dialog, "close");
     return dialog.returnValue === "take" ? await frame(video) : null;
   } finally {
     for (const track of video.srcObject.getTracks()) track.stop();
@@ -39,8 +38,13 @@ async function open() {
   }
 }
 
-function frame(video) {
+async function frame(video) {
+  if (video.readyState < video.HAVE_CURRENT_DATA) await event(video, "loadeddata");
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
   return canvas.convertToBlob();
+}
+
+function event(target, name) {
+  return new Promise((resolve) => target.addEventListener(name, resolve, { once: true }));
 }

@@ -72,5 +72,5 @@ export function blendMap(share) {
 
 /** Return the result in one sentence, to be read aloud. */
 export function inWords({ classes }, bytes) {
-  return `${classes[0].name}, ${percent(classes[0].probability)}, from ${count(bytes)} bytes.`;
+  return `${classes[0].name}: ${percent(classes[0].probability)}, from ${count(bytes)} bytes.`;
 }

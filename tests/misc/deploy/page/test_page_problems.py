@@ -9,7 +9,7 @@ from PIL import Image
 from tests.misc.deploy.page.conftest import expect_status, opened
 
 pytestmark = pytest.mark.slow
-RESULT = re.compile(r"class \d, ")
+RESULT = re.compile(r".+: [\d.]+ %, from \d+ bytes\.")
 
 
 def problem_of(tab) -> str:
