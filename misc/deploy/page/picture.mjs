@@ -1,8 +1,9 @@
 /**
- * Files to pixels, as the browser decodes them, without colour management.
+ * Files to pixels, as the browser decodes them, without colour management and without regard to alpha.
  *
  * Unlike Pillow's `Image.open`, the page turns a picture as its EXIF orientation says, since a photograph that lies on its
- * side is classified worse; streams equal those of scripts/encode.py for 8-bit PNGs and JPEGs without such an entry.
+ * side is classified worse. In Chromium, the streams of PNGs, JPEGs and lossless WebPs of 8 bits, grey or RGB, that have
+ * no such entry equal those of scripts/encode.py with Pillow 13.
  */
 
 import { Problem } from "./problem.mjs";
@@ -61,5 +62,6 @@ function unblendedPixels(bitmap) {
   gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D), 0);
   const data = new Uint8Array(4 * width * height);
   gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, data);
+  gl.getExtension("WEBGL_lose_context")?.loseContext(); // a page may have few contexts
   return data;
 }

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL
 import pytest
 
 import misc.deploy
@@ -12,6 +13,7 @@ import misc.deploy
 REPOSITORY = Path(misc.deploy.__file__).parents[2]
 PAGE = REPOSITORY / "misc" / "deploy" / "page"
 CONFIG = "config/quickstart/sg_resnet.yaml"
+PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13  # resizes tall images columns first, as the page does
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     *["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],

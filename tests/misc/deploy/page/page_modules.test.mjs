@@ -9,6 +9,7 @@ const { encodeStream } = await load("coder.mjs");
 const { eliasGamma, uniform } = await load("tables.mjs");
 const { bitsPerPosition, colour, describe } = await load("heat_map.mjs");
 const { crop, numbers } = await load("pixels.mjs");
+const { once } = await load("once.mjs");
 const { Problem } = await load("problem.mjs");
 
 test("CRC-32 of the check value", () => {
@@ -91,4 +92,18 @@ test("numbers ignore alpha and go channel by channel", () => {
   const picture = { width: 2, height: 1, data: Uint8Array.from([0, 51, 255, 0, 255, 51, 0, 9]) };
   const transform = [{ op: "scale", factor: 1 / 255 }, { op: "normalize", mean: [0, 0, 0.5], std: [1, 2, 0.5] }];
   assert.deepEqual([...numbers(picture, transform)].map((value) => +value.toFixed(3)), [0, 1, 0.1, 0.1, 1, -1]);
+});
+
+test("once keeps what has been made, but no failure", async () => {
+  let calls = 0;
+  const get = once(async () => {
+    calls += 1;
+    if (calls === 1) throw new Error("first");
+    return calls;
+  });
+  await assert.rejects(get(), /first/);
+  assert.equal(await get(), 2);
+  assert.equal(await get(), 2);
+  get.forget();
+  assert.equal(await get(), 3);
 });

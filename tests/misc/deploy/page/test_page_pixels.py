@@ -4,10 +4,11 @@ import json
 from itertools import product
 
 import numpy as np
-import PIL
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+
+from tests.misc.deploy.page.conftest import PILLOW_13
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIZES = [
@@ -15,7 +16,6 @@ SIZES = [
     *[(700, 1000), (1000, 700), (301, 300), (40, 3000), (50, 100)],
 ]
 TALL = [(50, 101), (300, 900), (200, 600), (33, 3000), (300, 601)]
-PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13  # resizes tall images columns first, as the page does
 CROPS = [(64, 64, 64), (None, 64, 64), (256, 224, 301)]  # Resize or None, CenterCrop
 
 
