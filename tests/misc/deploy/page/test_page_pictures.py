@@ -89,11 +89,7 @@ def kinds(photograph: np.ndarray) -> dict[str, dict]:
         "palette": {"image": palette, "format": "png"},
         "transparent colour": {"image": palette, "format": "png", "transparency": 3},
         "gamma": {"image": image, "format": "png", "gamma": True},
-        **(
-            {"tall": {"image": image.transpose(Image.Transpose.ROTATE_90).resize((90, 300)), "format": "png"}}
-            if PILLOW_13
-            else {}
-        ),
+        **({"tall": {"image": image.resize((90, 300)), "format": "png"}} if PILLOW_13 else {}),
         "smaller than the crop": {"image": image.resize((40, 30)), "format": "png"},
     }
 
