@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from misc.errors import UserError
 from model.coding.bitstream import MAX_POSITIONS, BitstreamError
-from model.coding.channel import Receiver, Sender
+from model.coding.channel import Call, Receiver, Recorder, Sender
 from model.coding.derived import Derived
 from model.coding.transmission import (
     CheckerboardTransmission,
@@ -77,7 +77,8 @@ class EntropyModel(nn.Module):
 
         Raises:
             BitstreamError: a latent larger than `max_positions`.
-            ValueError: no tables, or a y that is not finite.
+            ValueError: no tables.
+            UserError: a y that is not finite.
         """
         self._padded_size(y.shape[-2:])
         if not torch.isfinite(y).all():
@@ -99,6 +100,17 @@ class EntropyModel(nn.Module):
         receiver.finish()
         return _cropped(y_hat, size)
 
+    def recorder(self) -> Callable[[Tensor], list[Call]]:
+        """Return a function of a finite y (B, C, H, W): the calls that `compress` makes, as tensors to be exported."""
+        transmission = self._current_transmission()
+
+        def record(y: Tensor) -> list[Call]:
+            recorder, padded = Recorder(), self._padded(y.float())
+            transmission(recorder, y.shape[0], tuple(padded.shape[-2:]), padded)
+            return recorder.calls
+
+        return record
+
     def edge_parameters(self) -> int:
         """Return the number of parameters that the device needs besides g_a."""
         return 0
@@ -112,7 +124,7 @@ class EntropyModel(nn.Module):
 
     def _padded(self, y: Tensor) -> Tensor:
         bottom, right = (-side % self.stride for side in y.shape[-2:])
-        return F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
+        return F.pad(y, (0, right, 0, bottom), mode="replicate") if self.stride > 1 else y
 
     def _current_transmission(self) -> Callable[..., Tensor]:
         return self._derived.of(chain(self.parameters(), self.buffers()), lambda: self.transmission(self.codec))

@@ -30,21 +30,24 @@ class Tables:
         cdf: cumulative frequencies from 0 on, integers (tables, longest).
         lengths: number of values of `cdf` that each table uses, (tables,).
         offsets: the smallest symbol of each table, (tables,).
+        per_channel: whether table k is that of channel k, wherever in the latent a symbol is.
+
+    Attributes:
+        cdf: cumulative frequencies of each table, int32 (length,).
 
     Raises:
         ValueError: there are no tables.
     """
 
-    def __init__(self, cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray):
+    def __init__(self, cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, per_channel: bool = False):
         if cdf.size == 0:
             raise ValueError("the coder has no tables yet: call update() first")
+        self.cdf = [row[:length].astype(np.int32) for row, length in zip(cdf, lengths, strict=True)]
+        self.per_channel = per_channel
         self.first = offsets.astype(np.int32)
         self.escape = lengths.astype(np.int32) - 2
         # The frequencies and all of their sums are integers, which float64 represents exactly.
-        frequencies = np.diff(cdf.astype(np.float64))
-        self.models = [
-            Categorical(row[: escape + 1], perfect=False) for row, escape in zip(frequencies, self.escape, strict=True)
-        ]
+        self.models = [Categorical(np.diff(row.astype(np.float64)), perfect=False) for row in self.cdf]
 
     def runs(self, indexes: np.ndarray) -> Iterator[tuple[Any, slice]]:
         """Yield the table and the slice of every run of equal indexes; the indexes must be sorted."""

@@ -4,11 +4,15 @@ All symbols of an image share one ANS stack, so its overhead, at most three byte
 
 Sender and receiver make the same calls of `code` in the same order. The sender stores the symbols and pushes the calls
 in reverse at the end, since a stack returns first what was pushed last.
+
+A call with a parity codes only the positions (i, j) with (i + j) % 2 == parity; what it returns elsewhere is undefined.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyModel
+from compressai.entropy_models import EntropyBottleneck, EntropyModel
 from torch import Tensor
 
 from model.coding.ans import LARGEST_SYMBOL, SymbolStack, Tables
@@ -29,19 +33,20 @@ class Sender:
         self.calls: list[tuple[Tables, np.ndarray, np.ndarray]] = []
         self._images = images
 
-    def code(self, values: Tensor, indexes: Tensor, tables: Tables) -> Tensor:
+    def code(self, values: Tensor, indexes: Tensor, tables: Tables, parity: int | None = None) -> Tensor:
         """Send the nearest integers, clamped to +-8,192.
 
         Args:
-            values: numbers to round (half to even), of any shape (B, ...).
+            values: numbers to round (half to even), (B, C, H, W).
             indexes: the table of each value, of the same shape.
             tables: what the indexes refer to.
+            parity: of the positions to send, 0 or 1; None sends all.
 
         Returns:
             The integers as the receiver will have them, of the values' shape, dtype and device.
         """
-        symbols = values.round().clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL)
-        self.calls.append((tables, _numbers(symbols), _numbers(indexes)))
+        symbols = to_symbols(values)
+        self.calls.append((tables, _numbers(symbols, parity), _numbers(indexes, parity)))
         return symbols
 
     def strings(self) -> list[bytes]:
@@ -70,15 +75,21 @@ class Receiver:
         self._stacks = [SymbolStack(string) for string in strings]
         self._device = device
 
-    def code(self, values: None, indexes: Tensor, tables: Tables) -> Tensor:
+    def code(self, values: None, indexes: Tensor, tables: Tables, parity: int | None = None) -> Tensor:
         """Return the integers that the sender's call returned, as float64.
 
         Raises:
             BitstreamError: a symbol that no sender sends.
         """
-        rows = zip(self._stacks, _numbers(indexes), strict=True)
+        rows = zip(self._stacks, _numbers(indexes, parity), strict=True)
         symbols = np.stack([stack.pop(tables, row) for stack, row in rows])
-        return torch.from_numpy(symbols).to(self._device, torch.float64).reshape(indexes.shape)
+        coded = torch.from_numpy(symbols).to(self._device, torch.float64)
+        if parity is None:
+            return coded.reshape(indexes.shape)
+        everywhere = coded.new_zeros(indexes.shape)
+        half = checkerboard(indexes, parity)
+        everywhere[..., half] = coded.reshape(everywhere[..., half].shape)
+        return everywhere
 
     def finish(self) -> None:
         """Check that all bytes have been decoded.
@@ -90,6 +101,44 @@ class Receiver:
             raise BitstreamError("the symbols end before the bytes do")
 
 
+class Call(NamedTuple):
+    """A call of `code`: symbols and table indexes, (B, C, H, W), the tables, and the parity of the positions sent."""
+
+    symbols: Tensor
+    indexes: Tensor
+    tables: Tables
+    parity: int | None
+
+
+class Recorder:
+    """A sender that codes nothing: it keeps its calls as tensors, so that their computation can be exported as a graph.
+
+    Attributes:
+        calls: in the order in which the receiver decodes them.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def code(self, values: Tensor, indexes: Tensor, tables: Tables, parity: int | None = None) -> Tensor:
+        """Record what `Sender.code` sends, and return what it returns."""
+        symbols = to_symbols(values)
+        self.calls.append(Call(symbols, indexes, tables, parity))
+        return symbols
+
+
+def to_symbols(values: Tensor) -> Tensor:
+    """Return the nearest integers (half to even), clamped to +-8,192."""
+    return values.round().clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL)
+
+
+def checkerboard(like: Tensor, parity: int) -> Tensor:
+    """Return the positions (i, j) of a tensor (..., H, W) with (i + j) % 2 == parity, bool (H, W)."""
+    height, width = like.shape[-2:]
+    rows, columns = (torch.arange(side, device=like.device) for side in (height, width))
+    return (rows[:, None] + columns) % 2 == parity
+
+
 def tables_of(model: EntropyModel) -> Tables:
     """Return the tables of a CompressAI entropy model.
 
@@ -97,8 +146,9 @@ def tables_of(model: EntropyModel) -> Tables:
         ValueError: it has none before its `update()`.
     """
     cdf, lengths, offsets = (t.cpu().numpy() for t in (model.quantized_cdf, model.cdf_length, model.offset))
-    return Tables(cdf, lengths, offsets)
+    return Tables(cdf, lengths, offsets, per_channel=isinstance(model, EntropyBottleneck))
 
 
-def _numbers(tensor: Tensor) -> np.ndarray:
-    return tensor.flatten(1).to("cpu", torch.int32).numpy()
+def _numbers(tensor: Tensor, parity: int | None) -> np.ndarray:
+    coded = tensor if parity is None else tensor[..., checkerboard(tensor, parity)]
+    return coded.flatten(1).to("cpu", torch.int32).numpy()

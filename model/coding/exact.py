@@ -3,8 +3,8 @@
 If a float network selects the coder's tables, the decoder desynchronises as soon as one last bit differs between two
 machines. Here activations are fixed-point integers in units of 2^-16, weights are integers too, and a convolution sums
 integer products. All are stored in float64, whose sums and products of integers are exact below 2^53, in any order and
-with or without fused operations. The convolution is an unfold and a matrix product, since a library's float convolution
-may choose an algorithm (FFT, Winograd) with non-integer intermediate values.
+with or without fused operations. The convolution is a matrix product, since a library's float convolution may choose an
+algorithm (FFT, Winograd) with non-integer intermediate values; its columns are slices, which every exported graph has.
 
 Integer networks for this purpose: Balle, Johnston, Minnen, ICLR 2019. Theirs are trained as such; these are derived
 from the weights of trained float networks.
@@ -24,16 +24,11 @@ LARGEST = 2**12 * ONE  # inputs of convolutions saturate at 4,096, far beyond an
 EXACT = 2**53
 WEIGHT_BITS = 16
 EXACT_ANYWAY = (nn.Identity, nn.ReLU, Magnitude)
+UPSAMPLING = (1, 2, 4, 8, 16)
 
 
 def fixed_point(x: Tensor) -> Tensor:
-    """Return float64 integers in units of 2^-16, rounded half to even, saturated at +-4,096.
-
-    Raises:
-        ValueError: values that are not finite.
-    """
-    if not torch.isfinite(x).all():
-        raise ValueError("infinities and NaN have no fixed-point value")
+    """Return float64 integers in units of 2^-16, rounded half to even, saturated at +-4,096; x must be finite."""
     return (x.double() * ONE).round().clamp(-LARGEST, LARGEST)
 
 
@@ -55,17 +50,15 @@ def exact(network: nn.Module) -> nn.Module:
         return ExactConv2d(network)
     if isinstance(network, nn.LeakyReLU):
         return ExactLeakyReLU(network.negative_slope)
-    if isinstance(network, EXACT_ANYWAY) or _is_integer_upsampling(network):
+    if isinstance(network, EXACT_ANYWAY):
         return copy.deepcopy(network)
+    if isinstance(network, nn.Upsample) and network.mode == "nearest" and network.scale_factor in UPSAMPLING:
+        return Repeat(int(network.scale_factor))
     if not isinstance(network, nn.Sequential | ResidualBlock):
         raise TypeError(f"{network} has no exact counterpart")
     twin = copy.copy(network)
     twin._modules = {name: exact(child) for name, child in network.named_children()}
     return twin
-
-
-def _is_integer_upsampling(module: nn.Module) -> bool:
-    return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor in (1, 2, 4, 8, 16)
 
 
 class ExactConv2d(nn.Module):
@@ -81,7 +74,8 @@ class ExactConv2d(nn.Module):
         super().__init__()
         if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise TypeError(f"{conv} has no exact counterpart: only one group and padding by numbers of zeros")
-        self.window = {name: getattr(conv, name) for name in ("kernel_size", "dilation", "padding", "stride")}
+        self.kernel_size, self.stride, self.dilation = conv.kernel_size, conv.stride, conv.dilation
+        self.padding = conv.padding
         masked = conv.weight * conv.mask if hasattr(conv, "mask") else conv.weight
         weight = masked.detach().double().flatten(1)
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
@@ -91,13 +85,21 @@ class ExactConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
-        height, width = (
-            (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-            for side, kernel, dilation, padding, stride in zip(x.shape[-2:], *self.window.values(), strict=True)
-        )
-        columns = F.unfold(x.clamp(-LARGEST, LARGEST), **self.window)
-        sums = (self.weight @ columns + self.bias) * 2.0**-self.weight_bits
-        return sums.round().unflatten(-1, (height, width))
+        windows = self._windows(x.clamp(-LARGEST, LARGEST))
+        sums = self.weight @ windows.flatten(4).flatten(1, 3) + self.bias
+        return (sums * 2.0**-self.weight_bits).round().unflatten(-1, windows.shape[-2:])
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Return (B, in_channels, *kernel_size, H', W'): what each element of the kernel meets at each position."""
+        vertical, horizontal = self.padding
+        padded = F.pad(x, (horizontal, horizontal, vertical, vertical))
+        rows = torch.stack([padded[..., row, :] for row in self._slices(0)], 2)
+        return torch.stack([rows[..., column] for column in self._slices(1)], 3)
+
+    def _slices(self, axis: int) -> list[slice]:
+        """Return, for each element of the kernel along an axis, the padded positions that it meets."""
+        reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
+        return [slice(k, k - reach or None, self.stride[axis]) for k in range(0, reach + 1, self.dilation[axis])]
 
 
 def largest_sum(weight: Tensor, bias: Tensor) -> float:
@@ -123,3 +125,16 @@ class ExactLeakyReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.clamp(-LARGEST, LARGEST)
         return torch.where(x < 0, (x * self.slope / ONE).round(), x)
+
+
+class Repeat(nn.Module):
+    """Nearest upsampling by an integer, as a reshape: ONNX Runtime has no Resize of float64."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H * factor, W * factor)."""
+        repeated = x[..., :, None, :, None].expand(-1, -1, -1, self.factor, -1, self.factor)
+        return repeated.flatten(4, 5).flatten(2, 3)

@@ -4,13 +4,12 @@ Only the sender knows y. Everything that selects a table or a mean is computed b
 and with the same integer networks (`model.coding.exact`). Hence both obtain the same y_hat on any two machines, and the
 bytes depend on y alone.
 
-A procedure takes a channel end (`model.coding.channel.Sender` or `Receiver`), the number of images, the latent's size
-(H, W), and y, float32 (images, C, H, W), or None at the receiver. It returns y_hat of that shape, float32.
+A procedure takes a channel end (a Sender, Receiver or Recorder of `model.coding.channel`), the number of images, the
+latent's size (H, W), and y, float32 (images, C, H, W), or None at the receiver. It returns y_hat, float32, of that
+shape.
 
 Fixed-point values are float64 integers in units of 2^-16. The class docstrings state in real numbers what is computed.
 """
-
-from typing import cast
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -19,8 +18,10 @@ from torch import Tensor
 
 from misc.devices import one_core
 from model.coding.ans import Tables
-from model.coding.channel import Receiver, Sender, tables_of
-from model.coding.exact import LARGEST, ONE, exact, fixed_point
+from model.coding.channel import Receiver, Recorder, Sender, checkerboard, tables_of
+from model.coding.exact import LARGEST, ONE, ExactConv2d, exact, fixed_point
+
+End = Sender | Receiver | Recorder
 
 
 class FactorizedTransmission:
@@ -37,7 +38,7 @@ class FactorizedTransmission:
         self.medians = medians_of(codec.entropy_bottleneck)
         self.tables = tables_of(codec.entropy_bottleneck)
 
-    def __call__(self, end: Sender | Receiver, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
+    def __call__(self, end: End, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
         residuals = None if y is None else y - self.medians
         symbols = end.code(residuals, channel_indexes(self.medians, images, size), self.tables)
         return symbols.float() + self.medians
@@ -68,7 +69,7 @@ class HyperTransmission:
         self.y_tables = tables_of(conditional)
         self.thresholds = (conditional.scale_table[:-1].double() * ONE).round()
 
-    def __call__(self, end: Sender | Receiver, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
+    def __call__(self, end: End, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
         y = None if y is None else fixed_point(y)
         z = None if y is None else self.h_a(y)
         z_size = tuple(side // self.stride for side in size)
@@ -76,16 +77,16 @@ class HyperTransmission:
         y_hat = self.pass_y(end, self.h_s(z_hat), y)
         return (y_hat / ONE).float()
 
-    def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+    def pass_y(self, end: End, params: Tensor, y: Tensor | None) -> Tensor:
         """Pass y given params = h_s(z_hat); return y_hat in fixed point."""
         return self.code_gaussian(end, params, y)
 
-    def code_gaussian(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+    def code_gaussian(self, end: End, params: Tensor, y: Tensor | None, parity: int | None = None) -> Tensor:
         """Pass elements of y whose scales and means are in `params`; return those of y_hat in fixed point."""
         scales, means = self.gaussian(params)
         means = (means.clamp(-LARGEST, LARGEST) / self.mean_step).round() * self.mean_step
         indexes = torch.bucketize(scales.contiguous(), self.thresholds)
-        return code(end, y, means, indexes, self.y_tables)
+        return code(end, y, means, indexes, self.y_tables, parity)
 
     def gaussian(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return scales and means."""
@@ -112,7 +113,7 @@ class ContextTransmission(HyperTransmission):
 
     def __init__(self, codec: HyperpriorLatentCodec):
         super().__init__(codec)
-        self.context = exact(codec.y.context_prediction)
+        self.context = ExactConv2d(codec.y.context_prediction)
         self.parameters = exact(codec.y.entropy_parameters)
 
 
@@ -133,13 +134,13 @@ class RasterTransmission(ContextTransmission):
 
     def __init__(self, codec: HyperpriorLatentCodec):
         super().__init__(codec)
-        cast(dict, self.context.window)["padding"] = (0, 0)  # it is given one window at a time
+        self.context.padding = (0, 0)  # it is given one window at a time
 
-    def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+    def pass_y(self, end: End, params: Tensor, y: Tensor | None) -> Tensor:
         with one_core():  # in thousands of small steps, threads would mostly wait for each other
             return self.pass_positions(end, params, y)
 
-    def pass_positions(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
+    def pass_positions(self, end: End, params: Tensor, y: Tensor | None) -> Tensor:
         """Pass y row by row; return y_hat in fixed point."""
         reach, (images, channels, height, width) = self.reach, params.shape
         padded = params.new_zeros(images, channels // 2, height + 2 * reach, width + 2 * reach)
@@ -166,24 +167,22 @@ class CheckerboardTransmission(ContextTransmission):
     bits = -log2 p(z_hat) - log2 N(y_hat; means, scales)
     """
 
-    def pass_y(self, end: Sender | Receiver, params: Tensor, y: Tensor | None) -> Tensor:
-        images, channels, height, width = params.shape
-        rows = torch.arange(height, device=params.device)[:, None]
-        columns = torch.arange(width, device=params.device)
-        y_hat = params.new_zeros(images, channels // 2, height, width)
-        seen = torch.zeros_like(params)
+    def pass_y(self, end: End, params: Tensor, y: Tensor | None) -> Tensor:
+        seen, y_hat = torch.zeros_like(params), torch.zeros_like(params.chunk(2, 1)[0])
         for parity in (0, 1):
-            half = (rows + columns) % 2 == parity
-            gaussian = self.parameters(torch.cat((seen, params), 1))[..., half]
-            y_hat[..., half] = self.code_gaussian(end, gaussian, None if y is None else y[..., half])
+            gaussian = self.parameters(torch.cat((seen, params), 1))
+            coded = self.code_gaussian(end, gaussian, y, parity)
+            y_hat = torch.where(checkerboard(y_hat, parity), coded, y_hat)
             seen = self.context(y_hat)
         return y_hat
 
 
-def code(end: Sender | Receiver, values: Tensor | None, means: Tensor, indexes: Tensor, tables: Tables) -> Tensor:
+def code(
+    end: End, values: Tensor | None, means: Tensor, indexes: Tensor, tables: Tables, parity: int | None = None
+) -> Tensor:
     """Pass fixed-point values, which only the sender has; return them rounded to integer distances from the means."""
     residuals = None if values is None else (values - means) / ONE
-    return end.code(residuals, indexes, tables) * ONE + means
+    return end.code(residuals, indexes, tables, parity) * ONE + means
 
 
 def medians_of(bottleneck: EntropyBottleneck) -> Tensor:

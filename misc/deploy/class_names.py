@@ -1,0 +1,63 @@
+"""What the classes of a student's classifier are called."""
+
+import re
+from pathlib import Path
+
+from timm.data import ImageNetInfo
+
+from misc.config.entries import student_path
+from misc.config.load import Config
+
+WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class folder in ImageNet
+IMAGENET_CLASSES = 1000
+
+
+def class_names(config: Config, num_classes: int) -> list[str] | None:
+    """Return the name of each class by its index, or None if the names are not known.
+
+    They are the class folders of the config's test data set, if it is on disk and has that many; WordNet's numbers
+    become words. Without it, the 1,000 classes of a pretrained timm model are ImageNet's.
+
+    Args:
+        config: a student's config.
+        num_classes: the width of its classifier.
+    """
+    folder = folder_of_test(config)
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder else []
+    if len(names) != num_classes:
+        names = ImageNetInfo().label_names() if _is_of_imagenet(config, num_classes) else []
+    return _words(names) or None
+
+
+def folder_of_test(config: Config) -> Path | None:
+    """Return the folder of class folders on which the config tests, or None if it is not on disk."""
+    root = f"datasets.{config.construct('test.test_data_loader.dataset_id')}.init.kwargs.root"
+    if not config.has(root):
+        return None
+    if config.has(f"{root}.init.kwargs"):  # a call of split_folder, which would compose a missing data set
+        kwargs = config.construct(f"{root}.init.kwargs")
+        folder = Path(kwargs["root"]) / kwargs["split"]
+    else:
+        folder = Path(config.construct(root))
+    return folder if folder.is_dir() else None
+
+
+def _is_of_imagenet(config: Config, num_classes: int) -> bool:
+    backbone = config.construct(f"{student_path(config)}.kwargs.backbone")
+    is_as_pretrained = bool(backbone.get("pretrained")) and backbone.get("new_classifier") is None
+    return is_as_pretrained and num_classes == IMAGENET_CLASSES
+
+
+def _words(names: list[str]) -> list[str]:
+    if not any(map(WNID.fullmatch, names)):
+        return names
+    info = ImageNetInfo()
+    return [_word(info, name) for name in names]
+
+
+def _word(info: ImageNetInfo, name: str) -> str:
+    """Return the first of WordNet's synonyms; a name that is not in WordNet stays as it is."""
+    try:
+        return info.label_name_to_description(name).split(", ")[0]
+    except KeyError:
+        return name

@@ -1,0 +1,503 @@
+#!/usr/bin/env python3
+"""Encode images to FrankenSplit streams on a device, without PyTorch. This file needs no other file of the project.
+
+    python edge_client.py encode DIR IMAGE... -o OUT          write OUT/NAME.fsb
+    python edge_client.py send DIR IMAGE... --url URL         print the classes that a server answers
+
+DIR is what scripts/export.py wrote. In Python:
+
+    from edge_client import EdgeEncoder
+    stream = EdgeEncoder("DIR").encode("photo.jpg")
+
+It needs NumPy, Pillow and onnxruntime. Where constriction is installed it codes the symbols, faster than the coder in
+this file and with the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+try:
+    import constriction
+except ImportError:
+    constriction = None
+
+FORMAT = 1  # of the directory
+STREAM = 2  # of the stream format
+LARGEST_SYMBOL = 2**13
+MOST_ELONGATED = 100
+PRECISION = 24  # bits of a probability
+EXCESS_BITS = 24
+TRIES = 5  # of a request that the server is too busy for
+
+
+class EdgeError(ValueError):
+    """An error in the input (image, directory, server's answer); the message is one line."""
+
+
+class EdgeEncoder:
+    """The device's half of a student: images to streams.
+
+    Args:
+        directory: what scripts/export.py wrote.
+        threads: of the encoder network.
+        coder: "constriction", "python", or None for constriction where it is installed.
+
+    Raises:
+        EdgeError: not such a directory, one of another version, or one with a transform that this client does not know.
+
+    Attributes:
+        fingerprint: of the streams, 8 hexadecimal digits.
+        classes: names of the server's classes, or None.
+    """
+
+    def __init__(self, directory: str | Path, threads: int = 1, coder: str | None = None):
+        directory = Path(directory)
+        edge = _read_edge(directory / "edge.json")
+        try:
+            self.fingerprint, self.classes = edge["fingerprint"], edge["classes"]
+            self._header = f"F{STREAM}".encode() + bytes.fromhex(self.fingerprint)
+            self._steps = [_checked_step(step) for step in edge["transform"]]
+            self._order = [Part(**entry) for entry in edge["order"]]
+            self._tables = {name: Tables(**tables) for name, tables in edge["tables"].items()}
+            self._max_positions, self._stride = int(edge["max_positions"]), int(edge["stride"])
+            self._session = _session(directory / "encoder.onnx", edge["sha256"], threads)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise EdgeError(f"{directory / 'edge.json'} is damaged ({error!r}): export it again") from error
+        self._stack = _stack_class(coder)
+
+    def encode(self, image: Image.Image | str | Path) -> bytes:
+        """Return the stream of an image of any mode and size, or of its file.
+
+        Raises:
+            EdgeError: an unreadable image, one that is too large, or one whose latent is not finite.
+        """
+        return self.encode_tensor(self.transform(image))
+
+    def transform(self, image: Image.Image | str | Path) -> np.ndarray:
+        """Return what the encoder network sees, float32 (3, H, W).
+
+        Raises:
+            EdgeError: an unreadable image.
+        """
+        pixels: Any = read_rgb(image)
+        for step in self._steps:
+            pixels = STEPS[step["op"]](pixels, **{name: value for name, value in step.items() if name != "op"})
+        return pixels
+
+    def encode_tensor(self, x: np.ndarray) -> bytes:
+        """Return the stream of a transformed image, float32 (3, H, W); errors are those of `encode`."""
+        size, parts = self.symbols(x)
+        stack = self._stack()
+        for part, symbols, indexes in reversed(parts):
+            _push(stack, self._tables[part.tables], symbols, indexes)
+        body = self._header + _packed_size(*size) + stack.to_bytes()
+        return body + zlib.crc32(body).to_bytes(4, "little")
+
+    def symbols(self, x: np.ndarray) -> tuple[tuple[int, int], list[tuple["Part", np.ndarray, np.ndarray]]]:
+        """Return the latent's height and width, and the symbols and table indexes (N,) in the order of decoding."""
+        outputs = dict(zip(self._names(), self._session.run(None, {"x": x[None]}), strict=True))
+        nonfinite = outputs["nonfinite"]
+        height, width = nonfinite.shape[1:]
+        if math.prod(-(-side // self._stride) * self._stride for side in (height, width)) > self._max_positions:
+            raise EdgeError(
+                f"an image of {x.shape[1]} x {x.shape[2]} is too large: its latent of {height} x {width} has more than "
+                f"{self._max_positions:,} positions"
+            )
+        if nonfinite.any():
+            raise EdgeError("the latent holds infinities or NaN: there is nothing to send")
+        return (height, width), [(part, *part.coded(outputs)) for part in self._order]
+
+    def _names(self) -> list[str]:
+        return [output.name for output in self._session.get_outputs()]
+
+
+class Part(NamedTuple):
+    """An entry of edge.json's `order`: which outputs of the graph are coded, with which tables, at which positions."""
+
+    symbols: str
+    indexes: str | None
+    tables: str
+    positions: str
+
+    def coded(self, outputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return symbols and table indexes in the order of coding, int32 (N,)."""
+        symbols = outputs[self.symbols][0]
+        if self.indexes is None:
+            indexes = np.broadcast_to(np.arange(len(symbols), dtype=np.int32)[:, None, None], symbols.shape)
+        else:
+            indexes = outputs[self.indexes][0]
+        if np.abs(symbols.astype(np.int64)).max() > LARGEST_SYMBOL:
+            raise EdgeError(f"a symbol of {self.symbols} is beyond {LARGEST_SYMBOL}: the encoder's output is damaged")
+        rows, columns = np.indices(symbols.shape[1:])
+        taken = {"all": slice(None), "even": (rows + columns) % 2 == 0, "odd": (rows + columns) % 2 == 1}
+        return symbols[:, taken[self.positions]].ravel(), indexes[:, taken[self.positions]].ravel()
+
+
+# Reading and transforming images
+
+
+def read_rgb(image: Image.Image | str | Path) -> Image.Image:
+    """Return an image of any mode as RGB; of 16 bits per channel, the upper eight are kept.
+
+    Raises:
+        EdgeError: an unreadable file, pixels of 32 bits, or an aspect ratio beyond 100.
+    """
+    if isinstance(image, Image.Image):
+        return _rgb(image, "the image")
+    try:
+        with Image.open(image) as opened:
+            return _rgb(opened, str(image))
+    except EdgeError:
+        raise
+    except FileNotFoundError:
+        raise EdgeError(f"no image at {image}") from None
+    except Exception as error:  # Pillow's decoders raise various types
+        raise EdgeError(f"{image} is truncated or not an image ({error}): replace or remove it") from error
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    short, long = sorted(image.size)
+    if long > MOST_ELONGATED * short:
+        raise EdgeError(f"{name} has {image.width} x {image.height} pixels: crop it")
+    if image.mode in ("I", "F"):
+        raise EdgeError(f"{name} has pixels of 32 bits, whose range is not known: save it with 8 bits or 16")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def resize(image: Image.Image, size: int | list[int], interpolation: str) -> Image.Image:
+    """Resize the short side to `size`, or the image to [height, width]."""
+    if isinstance(size, list):
+        height, width = size
+    else:
+        short, long = sorted(image.size)
+        long_side = int(size * long / short)
+        width, height = (size, long_side) if image.width <= image.height else (long_side, size)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Crop the centre; a smaller image is padded with black first."""
+    if height > image.height or width > image.width:
+        left, top = (max(0, wanted - side) // 2 for wanted, side in ((width, image.width), (height, image.height)))
+        padded = Image.new("RGB", (max(width, image.width), max(height, image.height)))
+        padded.paste(image, (left, top))
+        image = padded
+    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def scale(image: Image.Image, factor: float) -> np.ndarray:
+    """Return float32 (3, H, W): the 8-bit values times `factor`."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)).astype(np.float32) * np.float32(factor)
+
+
+def normalize(x: np.ndarray, mean: list[float], std: list[float]) -> np.ndarray:
+    """Return (x - mean) / std per channel, in float32."""
+    mean_, std_ = (np.asarray(values, np.float32)[:, None, None] for values in (mean, std))
+    return (x - mean_) / std_
+
+
+STEPS: dict[str, Any] = {"resize": resize, "center_crop": center_crop, "scale": scale, "normalize": normalize}
+
+
+def _checked_step(step: dict) -> dict:
+    if step["op"] not in STEPS:
+        raise EdgeError(f"this client does not know the transform '{step['op']}': copy the client of the export again")
+    if step["op"] == "resize" and step["interpolation"].upper() not in Image.Resampling.__members__:
+        raise EdgeError(f"this client does not know the interpolation '{step['interpolation']}'")
+    return step
+
+
+# Entropy coding (the format: model/README.md of the project; ANS: Duda et al., PCS 2015)
+
+
+class Tables:
+    """Frequency tables; the last symbol of each is an escape for symbols outside of the table.
+
+    Args:
+        offsets: the smallest symbol of each table.
+        cdf: cumulative frequencies of each table, from 0 to 2^16.
+    """
+
+    def __init__(self, offsets: list[int], cdf: list[list[int]]):
+        self.first = np.asarray(offsets, np.int64)
+        self.escape = np.asarray([len(row) - 2 for row in cdf], np.int64)
+        self._cdf = [np.asarray(row, np.int64) for row in cdf]
+        self._lefts: dict[int, list[int]] = {}
+        self._models: dict[int, Any] = {}
+
+    def left(self, table: int) -> list[int]:
+        """Return the boundaries of a table's symbols in [0, 2^24], each symbol at least 1 wide."""
+        if table not in self._lefts:
+            cdf = self._cdf[table]
+            symbols = len(cdf) - 1
+            self._lefts[table] = (((cdf * (2**PRECISION - symbols)) >> 16) + np.arange(symbols + 1)).tolist()
+        return self._lefts[table]
+
+    def model(self, table: int) -> Any:
+        """Return a table as constriction's model."""
+        if table not in self._models:
+            frequencies = np.diff(self._cdf[table]).astype(np.float64)
+            self._models[table] = constriction.stream.model.Categorical(frequencies, perfect=False)
+        return self._models[table]
+
+
+class PythonStack:
+    """An ANS stack of 32-bit words under a 64-bit state, byte-equal to constriction's."""
+
+    def __init__(self) -> None:
+        self._state, self._words = 0, []
+
+    def push(self, tables: Tables, table: int, rows: np.ndarray) -> None:
+        """Push rows of one table, the last one first."""
+        left = tables.left(table)
+        for row in reversed(rows.tolist()):
+            self._push(left[row], left[row + 1] - left[row])
+
+    def push_uniform(self, value: int, choices: int) -> None:
+        """Push one of `choices` equally likely values."""
+        width = 2**PRECISION // choices
+        left = value * width
+        self._push(left, 2**PRECISION - left if value == choices - 1 else width)
+
+    def to_bytes(self) -> bytes:
+        """Return the words and the state, lowest byte first, without the zero bytes at the end."""
+        words = b"".join(word.to_bytes(4, "little") for word in self._words)
+        return (words + self._state.to_bytes(8, "little")).rstrip(b"\0")
+
+    def _push(self, left: int, width: int) -> None:
+        if self._state >> (64 - PRECISION) >= width:
+            self._words.append(self._state & 0xFFFFFFFF)
+            self._state >>= 32
+        quotient, rest = divmod(self._state, width)
+        self._state = (quotient << PRECISION) | (left + rest)
+
+
+class ConstrictionStack:
+    """The same stack by constriction."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.stack.AnsCoder()
+
+    def push(self, tables: Tables, table: int, rows: np.ndarray) -> None:
+        """Push rows of one table, the last one first."""
+        self._coder.encode_reverse(rows.astype(np.int32), tables.model(table))
+
+    def push_uniform(self, value: int, choices: int) -> None:
+        """Push one of `choices` equally likely values."""
+        self._coder.encode_reverse(value, constriction.stream.model.Uniform(choices))
+
+    def to_bytes(self) -> bytes:
+        """Return the words, lowest byte first, without the zero bytes at the end."""
+        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+def _stack_class(coder: str | None) -> type:
+    if coder is None:
+        coder = "python" if constriction is None else "constriction"
+    if coder == "constriction" and constriction is None:
+        raise EdgeError("constriction is not installed: leave the coder out, or install it")
+    return {"python": PythonStack, "constriction": ConstrictionStack}[coder]
+
+
+def _push(stack: PythonStack | ConstrictionStack, tables: Tables, symbols: np.ndarray, indexes: np.ndarray) -> None:
+    """Push the symbols of one entry: sorted by table, in reverse, each escape's distance to its table first."""
+    order = np.argsort(indexes, kind="stable")
+    symbols, indexes = symbols[order], indexes[order]
+    rows, escape = symbols - tables.first[indexes], tables.escape[indexes]
+    outside = (rows < 0) | (rows >= escape)
+    for row, last in zip(rows[outside][::-1].tolist(), escape[outside][::-1].tolist(), strict=True):
+        excess = -2 * row if row < 0 else 2 * (row - last) + 1
+        bits = excess.bit_length() - 1  # Elias gamma: the number of bits after the leading one, then those
+        if bits:
+            stack.push_uniform(excess - (1 << bits), 1 << bits)
+        stack.push_uniform(bits, EXCESS_BITS)
+    rows = np.where(outside, escape, rows)
+    for table, run in reversed(list(_runs(indexes))):
+        stack.push(tables, table, rows[run])
+
+
+def _runs(indexes: np.ndarray) -> Iterator[tuple[int, slice]]:
+    starts = np.flatnonzero(np.diff(indexes, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(indexes)], strict=True):
+        yield int(indexes[start]), slice(start, stop)
+
+
+def _packed_size(height: int, width: int) -> bytes:
+    return bytes([height]) if height == width else b"\0" + _varint(height) + _varint(width)
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while True:
+        value, group = value >> 7, value & 0x7F
+        groups.append(group | (0x80 if value else 0))
+        if not value:
+            return bytes(groups)
+
+
+# Files and the command line
+
+
+def _read_edge(path: Path) -> dict:
+    try:
+        edge = json.loads(path.read_bytes())
+    except OSError as error:
+        raise EdgeError(f"{path.parent} is no exported directory: {path.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise EdgeError(f"{path} is damaged ({error}): export it again") from error
+    found = (edge.get("format"), edge.get("stream")) if isinstance(edge, dict) else (None, None)
+    if found != (FORMAT, STREAM):
+        raise EdgeError(
+            f"{path} is of format {found[0]} for streams of version {found[1]}; this client reads format {FORMAT} for "
+            f"version {STREAM}: use the client that was exported with it"
+        )
+    return edge
+
+
+def _session(path: Path, sha256: str, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EdgeError(f"cannot read {path}: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise EdgeError(f"{path} is not the graph that edge.json describes: export both again")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors alone
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base class
+        reason = str(error).strip().splitlines()[0]
+        raise EdgeError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {reason}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, which is complete or not there."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _encode(args: argparse.Namespace) -> None:
+    encoder = EdgeEncoder(args.directory, args.threads)
+    outputs = [args.output / f"{path.stem}.fsb" for path in args.images]
+    doubled = next((output for output in outputs if outputs.count(output) > 1), None)
+    if doubled:
+        raise EdgeError(f"two of the images would be written to {doubled}: write them to separate folders")
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        for path, output in zip(args.images, outputs, strict=True):
+            stream = _named(encoder, path)
+            _write(output, stream)
+            print(f"{path} -> {output}  {len(stream)} bytes")
+    except OSError as error:
+        raise EdgeError(f"cannot write to {args.output}: {error.strerror}") from error
+
+
+def _send(args: argparse.Namespace) -> None:
+    encoder = EdgeEncoder(args.directory, args.threads)
+    try:
+        token = args.token_file.read_text().strip() if args.token_file else None
+    except (OSError, ValueError) as error:
+        raise EdgeError(f"cannot read {args.token_file}: {error}") from error
+    for path in args.images:
+        stream = _named(encoder, path)
+        classes = classify(args.url, stream, token)
+        ranking = ", ".join(f"{each['name']} {each['probability']:.1%}" for each in classes)
+        print(f"{path}: {len(stream)} bytes: {ranking}")
+
+
+def _named(encoder: EdgeEncoder, path: Path) -> bytes:
+    try:
+        return encoder.encode(path)
+    except EdgeError as error:
+        raise error if str(path) in str(error) else EdgeError(f"{path}: {error}") from error
+
+
+def classify(url: str, stream: bytes, token: str | None = None) -> list[dict]:
+    """Send a stream to a server; return its classes: `index`, `name`, `probability`, the most probable first.
+
+    Raises:
+        EdgeError: no server at this address, or one that refuses; the message gives its reason.
+    """
+    headers = {"Content-Type": "application/octet-stream", **({"Authorization": f"Bearer {token}"} if token else {})}
+    try:
+        request = urllib.request.Request(f"{url.rstrip('/')}/classify", stream, headers)
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    return json.load(response)["classes"]
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not left:
+                    raise EdgeError(f"{url} answers {error.code}: {_reason(error)}") from error
+                time.sleep(min(float(error.headers.get("Retry-After", 1)), 10))
+        raise AssertionError("the last try returns or raises")
+    except EdgeError:
+        raise
+    except urllib.error.URLError as error:
+        raise EdgeError(f"no answer from {url}: {error.reason}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise EdgeError(f"{url} is no server for streams: {error}") from error
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)
+
+
+def get_argparser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    encode = commands.add_parser("encode", help="write one stream per image")
+    send = commands.add_parser("send", help="send the streams to a server and print the classes")
+    for command, run in ((encode, _encode), (send, _send)):
+        command.add_argument("directory", type=Path, metavar="DIR", help="what scripts/export.py wrote")
+        command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+        command.add_argument("--threads", type=int, default=1, help="of the encoder network (default: %(default)s)")
+        command.set_defaults(run=run)
+    encode.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="where the streams go")
+    send.add_argument("--url", required=True, help="of the server, http://HOST:PORT")
+    send.add_argument("--token_file", type=Path, metavar="FILE", help="the token that the server wants, if it does")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_argparser().parse_args(argv)
+    try:
+        args.run(args)
+    except EdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

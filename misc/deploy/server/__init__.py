@@ -1,0 +1,1 @@
+"""The server: streams to classes or features over HTTP."""

@@ -1,0 +1,107 @@
+"""Run an app under uvicorn until a signal comes."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from misc.errors import UserError
+
+IDLE_SECONDS = 20.0
+SHUTDOWN_SECONDS = 5
+
+
+class IdleProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with a limit on the time in which the head of a request, the first or the next, must arrive.
+
+    uvicorn waits forever for the rest of a head.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_watching()
+
+    def _watch(self) -> None:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering or self.transport.is_closing():
+            self._stop_watching()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(IDLE_SECONDS, self.timeout_keep_alive_handler)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which announces itself, ends with exit code 0 and says while it ends that it is not ready."""
+
+    def __init__(self, app: FastAPI, announce: Callable[[], None]):
+        config = uvicorn.Config(
+            app,
+            http=IdleProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(IDLE_SECONDS),
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        super().__init__(config)
+        self._app = app
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.is_ready = False
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take signals as the wish to end; uvicorn's own way raises them again in the end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address, but does not listen yet; port 0 is any free one.
+
+    Raises:
+        UserError: the address cannot be had.
+    """
+    if port not in range(2**16):  # getaddrinfo would take the remainder
+        raise UserError(f"--port {port} is no port: expected 0 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        raise UserError(f"cannot serve at {host}:{port}: {error.strerror}; choose another --host or --port") from error
+    return found

@@ -1,0 +1,91 @@
+"""Serve students over HTTP: streams in, classes or features out, and a page that encodes in the browser at /.
+
+Only the server halves are kept. A stream finds its model by its fingerprint. README.md has an example; /docs of the
+running server describes the endpoints.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from misc.config.load import compose_config
+from misc.deploy.arguments import weights_of
+from misc.deploy.server.app import create_app
+from misc.deploy.server.batcher import Batcher
+from misc.deploy.server.decoding import StreamDecoder
+from misc.deploy.server.limits import read_token
+from misc.deploy.server.metrics import Metrics
+from misc.deploy.server.models import ServedModel, check_distinct, load_model, with_edges
+from misc.deploy.server.run import Server, bound_socket
+from misc.devices import default_device, usable_device
+from misc.errors import UserError, exit_on_user_error
+
+
+def get_argparser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    add = parser.add_argument
+    add("--config", action="append", required=True, metavar="FILE", help="of a student; may be repeated")
+    add("--weights", action="append", type=Path, metavar="FILE", help="one per --config; default: as scripts/decode.py")
+    add("--set", action="append", default=[], metavar="A.B=C", help="override one value of each config")
+    add("--edge", action="append", default=[], type=Path, metavar="DIR", help="exported encoder for the page")
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (default: %(default)s)")
+    add("--port", type=int, default=8000, help="0 is any free one (default: %(default)s)")
+    add("--max_batch", type=positive, default=32, help="streams decoded at once (default: %(default)s)")
+    add("--queue", type=positive, default=256, help="streams that may wait; more are sent away (default: %(default)s)")
+    add("--threads", type=positive, help="of PyTorch (default: one per core)")
+    add("--token_file", type=Path, metavar="FILE", help="POST requests must bring the word in it as a bearer token")
+    add("--device", default=default_device(), help="default: %(default)s")
+    return parser
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    args = get_argparser().parse_args(argv)
+    token = read_token(args.token_file) if args.token_file else None
+    socket = bound_socket(args.host, args.port)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    served = load(args)
+    infos = with_edges([model.info for model in served], args.edge)
+    metrics = Metrics()
+    decoder = StreamDecoder({model.info.fingerprint: model.half for model in served})
+    with Batcher(decoder, metrics, args.max_batch, args.queue) as batcher:
+        app = create_app(infos, batcher, metrics, token)
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        names = ", ".join(f"{info.config} ({info.fingerprint})" for info in infos)
+        line = f"serving {names} at http://{host}:{socket.getsockname()[1]}"
+        Server(app, lambda: print(line, flush=True)).run([socket])
+
+
+def load(args: argparse.Namespace) -> list[ServedModel]:
+    """Return the models that the arguments name."""
+    device = usable_device(args.device)
+    if args.weights and len(args.weights) != len(args.config):
+        raise UserError(
+            f"{len(args.config)} --config, but {len(args.weights)} --weights: give one per --config, or none"
+        )
+    missing = next((path for path in args.weights or [] if not path.is_file()), None)
+    if missing is not None:
+        raise UserError(f"no weights at {missing}")
+    served = []
+    for number, path in enumerate(args.config):
+        config = compose_config(path, args.set, mode="test")
+        of_run = argparse.Namespace(config=path, run_dir=None)
+        weights = args.weights[number] if args.weights else weights_of(config, of_run)
+        served.append(load_model(config, path, weights, device))
+    check_distinct([model.info for model in served])
+    return served
+
+
+def positive(text: str) -> int:
+    """Return a number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, not {number}")
+    return number
+
+
+if __name__ == "__main__":
+    main()

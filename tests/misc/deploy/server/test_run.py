@@ -1,0 +1,102 @@
+"""The server on a socket: signals, idle connections, addresses."""
+
+import asyncio
+import signal
+import socket
+import threading
+
+import httpx
+import pytest
+
+from misc.deploy.server import run
+from misc.deploy.server.run import Server, bound_socket
+from misc.errors import UserError
+
+
+def serve(work, app=None):
+    """Run a server for a function of its port and of itself, on a thread of its own."""
+
+    async def hello(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    sock = bound_socket("127.0.0.1", 0)
+    started = threading.Event()
+    app = app or type("App", (), {"__call__": staticmethod(hello), "state": type("State", (), {})()})()
+    server = Server(app, started.set)
+    server.capture_signals = lambda: pytest.MonkeyPatch().context()  # signals reach the main thread alone
+    thread = threading.Thread(target=server.run, args=([sock],))
+    thread.start()
+    try:
+        assert started.wait(10)
+        work(sock.getsockname()[1], server)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive() and app.state.is_ready is False
+
+
+def test_a_port_is_free_once():
+    first = bound_socket("127.0.0.1", 0)
+    first.listen()
+    with pytest.raises(UserError, match=r"cannot serve at 127\.0\.0\.1:\d+: Address already in use"):
+        bound_socket("127.0.0.1", first.getsockname()[1])
+    first.close()
+
+
+@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 80), ("127.0.0.1", 70_000), ("127.0.0.1", -1)])
+def test_an_address_that_cannot_be_had_is_one_line(host, port):
+    with pytest.raises(UserError, match=r"cannot serve at|is no port") as refusal:
+        bound_socket(host, port)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("start", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTT"])
+def test_a_connection_on_which_no_request_comes_is_closed(monkeypatch, start):
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.2)
+
+    def work(port, server):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(start)
+            received = b""
+            while data := connection.recv(1000):
+                received += data
+        assert (b"200 OK" in received) == start.endswith(b"\r\n\r\nGET / HTT")
+
+    serve(work)
+
+
+def test_requests_on_one_connection_are_answered(monkeypatch):
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.5)
+
+    def work(port, server):
+        with httpx.Client() as client:
+            assert all(client.get(f"http://127.0.0.1:{port}").status_code == 200 for _ in range(50))
+
+    serve(work)
+
+
+def test_a_request_that_takes_longer_than_an_idle_connection_may_is_answered(monkeypatch):
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.1)
+
+    class Slow:
+        state = type("State", (), {})()
+
+        async def __call__(self, scope, receive, send):
+            await asyncio.sleep(0.5)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+    def work(port, server):
+        assert httpx.get(f"http://127.0.0.1:{port}").status_code == 200
+
+    serve(work, Slow())
+
+
+def test_signals_are_the_wish_to_end(monkeypatch):
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    server = Server(None, lambda: None)
+    with server.capture_signals():
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert server.should_exit and set(handlers) == {signal.SIGINT, signal.SIGTERM}
