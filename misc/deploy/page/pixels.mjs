@@ -1,0 +1,119 @@
+/**
+ * The transform of edge.json: pixels to the encoder's input, with the arithmetic of Pillow and NumPy.
+ *
+ * A picture is {width, height, data}: four bytes per pixel, of which the fourth (alpha) is ignored.
+ */
+
+import { Problem } from "./problem.mjs";
+
+const FRACTION_BITS = 22; // of Pillow's fixed-point weights
+
+/** Return the picture that the steps on pixels (resize, center_crop) make of a picture. */
+export function crop(picture, transform) {
+  return transform.reduce((picture, step) => {
+    if (step.op === "resize") return resizeShortSide(picture, step.size);
+    if (step.op === "center_crop") return centerCrop(picture, step.height, step.width);
+    if (step.op === "scale" || step.op === "normalize") return picture;
+    throw new Problem(`This page does not know the transform step "${step.op}": update the server's software.`);
+  }, picture);
+}
+
+/** Return a cropped picture as float32, channel by channel (3 * height * width), after the steps on numbers. */
+export function numbers(picture, transform) {
+  const { width, height, data } = picture;
+  const values = new Float32Array(3 * width * height);
+  for (let channel = 0; channel < 3; channel++) {
+    const table = Float32Array.from({ length: 256 }, (_, byte) => number(byte, channel, transform));
+    for (let place = 0; place < width * height; place++) {
+      values[channel * width * height + place] = table[data[4 * place + channel]];
+    }
+  }
+  return values;
+}
+
+function number(byte, channel, transform) {
+  return transform.reduce((value, step) => {
+    if (step.op === "scale") return Math.fround(value * Math.fround(step.factor));
+    if (step.op !== "normalize") return value;
+    return Math.fround(Math.fround(value - Math.fround(step.mean[channel])) / Math.fround(step.std[channel]));
+  }, byte);
+}
+
+function resizeShortSide(picture, size) {
+  const [short, long] = [picture.width, picture.height].sort((one, other) => one - other);
+  const newLong = Math.trunc((size * long) / short);
+  return picture.width <= picture.height ? resize(picture, size, newLong) : resize(picture, newLong, size);
+}
+
+/** Resize as Pillow 13's BILINEAR: antialiased, in two passes, each rounded to bytes. */
+export function resize(picture, width, height) {
+  // Earlier releases resize the rows first, always: some bytes of tall pictures then differ by one.
+  const isColumnsFirst = picture.height > 2 * picture.width && height < picture.height;
+  const passes = [(picture) => resizeRows(picture, width), (picture) => resizeColumns(picture, height)];
+  return (isColumnsFirst ? passes.toReversed() : passes).reduce((picture, pass) => pass(picture), picture);
+}
+
+function resizeRows({ width, height, data }, newWidth) {
+  if (newWidth === width) return { width, height, data };
+  return { width: newWidth, height, data: resample(data, width, newWidth, height, 4, 4 * width, 4 * newWidth) };
+}
+
+function resizeColumns({ width, height, data }, newHeight) {
+  if (newHeight === height) return { width, height, data };
+  return { width, height: newHeight, data: resample(data, height, newHeight, width, 4 * width, 4, 4) };
+}
+
+/** Resample `lines` lines of `from` pixels to `to` pixels each; steps in bytes from pixel to pixel and line to line. */
+function resample(data, from, to, lines, step, lineStep, newLineStep) {
+  const resized = new Uint8Array(4 * to * lines);
+  weightsOf(from, to).forEach(({ first, weights }, target) => {
+    for (let line = 0; line < lines; line++) {
+      for (let channel = 0; channel < 3; channel++) {
+        let sum = 2 ** (FRACTION_BITS - 1);
+        let place = first * step + line * lineStep + channel;
+        for (const weight of weights) {
+          sum += weight * data[place];
+          place += step;
+        }
+        resized[target * step + line * newLineStep + channel] = Math.min(sum >> FRACTION_BITS, 255);
+      }
+    }
+  });
+  return resized;
+}
+
+/** Return, per target pixel, the first source pixel and the fixed-point weights from there on. */
+function weightsOf(from, to) {
+  const scale = from / to;
+  const support = Math.max(scale, 1);
+  return Array.from({ length: to }, (_, target) => {
+    const center = (target + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - support + 0.5), 0);
+    const last = Math.min(Math.trunc(center + support + 0.5), from);
+    const weights = [];
+    for (let source = first; source < last; source++) {
+      weights.push(Math.max(1 - Math.abs((source - center + 0.5) * (1 / support)), 0));
+    }
+    const total = weights.reduce((sum, weight) => sum + weight);
+    return { first, weights: weights.map((weight) => Math.trunc(0.5 + (weight / total) * 2 ** FRACTION_BITS)) };
+  });
+}
+
+function centerCrop(picture, height, width) {
+  const data = new Uint8Array(4 * width * height);
+  const [top, left] = [cropStart(picture.height, height), cropStart(picture.width, width)];
+  for (let row = Math.max(0, -top); row < Math.min(height, picture.height - top); row++) {
+    const start = Math.max(0, -left);
+    const stop = Math.min(width, picture.width - left);
+    const source = (row + top) * picture.width + left;
+    data.set(picture.data.subarray(4 * (source + start), 4 * (source + stop)), 4 * (row * width + start));
+  }
+  return { width, height, data };
+}
+
+/** Return where a crop starts; negative where the picture is smaller, and rounded half to even as Python's round. */
+function cropStart(size, wanted) {
+  if (size < wanted) return -Math.floor((wanted - size) / 2);
+  const half = (size - wanted) / 2;
+  return Number.isInteger(half) ? half : 2 * Math.round(half / 2);
+}
