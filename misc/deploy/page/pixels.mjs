@@ -7,11 +7,15 @@
 import { Problem } from "./problem.mjs";
 
 const FRACTION_BITS = 22; // of Pillow's fixed-point weights
+const FILTERS = {
+  bilinear: { reach: 1, weight: (x) => Math.max(1 - x, 0) },
+  bicubic: { reach: 2, weight: (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? -0.5 * (((x - 5) * x + 8) * x - 4) : 0) },
+};
 
 /** Return the picture that the steps on pixels (resize, center_crop) make of a picture. */
 export function crop(picture, transform) {
   return transform.reduce((picture, step) => {
-    if (step.op === "resize") return resizeShortSide(picture, step.size);
+    if (step.op === "resize") return resize(picture, ...sizeAfter(picture, step.size), filterOf(step.interpolation));
     if (step.op === "center_crop") return centerCrop(picture, step.height, step.width);
     if (step.op === "scale" || step.op === "normalize") return picture;
     throw new Problem(`This page does not know the transform step "${step.op}": update the server's software.`);
@@ -39,34 +43,48 @@ function number(byte, channel, transform) {
   }, byte);
 }
 
-function resizeShortSide(picture, size) {
-  const [short, long] = [picture.width, picture.height].sort((one, other) => one - other);
-  const newLong = Math.trunc((size * long) / short);
-  return picture.width <= picture.height ? resize(picture, size, newLong) : resize(picture, newLong, size);
+/** Return width and height; a single size is that of the short side. */
+function sizeAfter({ width, height }, size) {
+  if (Array.isArray(size)) return size.toReversed();
+  const long = Math.trunc((size * Math.max(width, height)) / Math.min(width, height));
+  return width <= height ? [size, long] : [long, size];
 }
 
-/** Resize as Pillow 13's BILINEAR: antialiased, in two passes, each rounded to bytes. */
-export function resize(picture, width, height) {
-  // Earlier releases resize the rows first, always: some bytes of tall pictures then differ by one.
-  const isColumnsFirst = picture.height > 2 * picture.width && height < picture.height;
-  const passes = [(picture) => resizeRows(picture, width), (picture) => resizeColumns(picture, height)];
+function filterOf(interpolation) {
+  if (interpolation in FILTERS) return FILTERS[interpolation];
+  throw new Problem(`This page cannot resize by "${interpolation}": export a transform with bilinear or bicubic.`);
+}
+
+/**
+ * Resize as Pillow 13 does: antialiased, in two passes, each rounded to bytes.
+ *
+ * Which pass is first changes some bytes by one. The rule here is Pillow 13's where both sides change by the same factor,
+ * or not both shrink; earlier releases always resize the rows first, which differs for pictures more than twice as tall
+ * as wide.
+ */
+function resize(picture, width, height, filter) {
+  const isTall = picture.height > 2 * picture.width;
+  const isColumnsFirst = height < picture.height && (isTall || width >= picture.width);
+  const passes = [(picture) => resizeRows(picture, width, filter), (picture) => resizeColumns(picture, height, filter)];
   return (isColumnsFirst ? passes.toReversed() : passes).reduce((picture, pass) => pass(picture), picture);
 }
 
-function resizeRows({ width, height, data }, newWidth) {
+function resizeRows({ width, height, data }, newWidth, filter) {
   if (newWidth === width) return { width, height, data };
-  return { width: newWidth, height, data: resample(data, width, newWidth, height, 4, 4 * width, 4 * newWidth) };
+  const targets = weightsOf(width, newWidth, filter);
+  return { width: newWidth, height, data: resample(data, targets, height, 4, 4 * width, 4 * newWidth) };
 }
 
-function resizeColumns({ width, height, data }, newHeight) {
+function resizeColumns({ width, height, data }, newHeight, filter) {
   if (newHeight === height) return { width, height, data };
-  return { width, height: newHeight, data: resample(data, height, newHeight, width, 4 * width, 4, 4) };
+  const targets = weightsOf(height, newHeight, filter);
+  return { width, height: newHeight, data: resample(data, targets, width, 4 * width, 4, 4) };
 }
 
-/** Resample `lines` lines of `from` pixels to `to` pixels each; steps in bytes from pixel to pixel and line to line. */
-function resample(data, from, to, lines, step, lineStep, newLineStep) {
-  const resized = new Uint8Array(4 * to * lines);
-  weightsOf(from, to).forEach(({ first, weights }, target) => {
+/** Resize `lines` lines; steps in bytes from pixel to pixel and from line to line. */
+function resample(data, targets, lines, step, lineStep, newLineStep) {
+  const resized = new Uint8ClampedArray(4 * targets.length * lines);
+  targets.forEach(({ first, weights }, target) => {
     for (let line = 0; line < lines; line++) {
       for (let channel = 0; channel < 3; channel++) {
         let sum = 2 ** (FRACTION_BITS - 1);
@@ -75,7 +93,7 @@ function resample(data, from, to, lines, step, lineStep, newLineStep) {
           sum += weight * data[place];
           place += step;
         }
-        resized[target * step + line * newLineStep + channel] = Math.min(sum >> FRACTION_BITS, 255);
+        resized[target * step + line * newLineStep + channel] = sum >> FRACTION_BITS;
       }
     }
   });
@@ -83,20 +101,25 @@ function resample(data, from, to, lines, step, lineStep, newLineStep) {
 }
 
 /** Return, per target pixel, the first source pixel and the fixed-point weights from there on. */
-function weightsOf(from, to) {
+function weightsOf(from, to, filter) {
   const scale = from / to;
-  const support = Math.max(scale, 1);
+  const stretch = Math.max(scale, 1);
+  const support = filter.reach * stretch;
   return Array.from({ length: to }, (_, target) => {
     const center = (target + 0.5) * scale;
     const first = Math.max(Math.trunc(center - support + 0.5), 0);
     const last = Math.min(Math.trunc(center + support + 0.5), from);
     const weights = [];
     for (let source = first; source < last; source++) {
-      weights.push(Math.max(1 - Math.abs((source - center + 0.5) * (1 / support)), 0));
+      weights.push(filter.weight(Math.abs((source - center + 0.5) * (1 / stretch))));
     }
     const total = weights.reduce((sum, weight) => sum + weight);
-    return { first, weights: weights.map((weight) => Math.trunc(0.5 + (weight / total) * 2 ** FRACTION_BITS)) };
+    return { first, weights: weights.map((weight) => roundHalfAway((weight / total) * 2 ** FRACTION_BITS)) };
   });
+}
+
+function roundHalfAway(value) {
+  return Math.trunc(value + (value < 0 ? -0.5 : 0.5));
 }
 
 function centerCrop(picture, height, width) {

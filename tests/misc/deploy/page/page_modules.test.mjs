@@ -86,6 +86,7 @@ test("the ends of the colour scale", () => {
 test("an unknown step is refused", () => {
   const picture = { width: 1, height: 1, data: new Uint8Array(4) };
   assert.throws(() => crop(picture, [{ op: "rotate" }]), /"rotate"/);
+  assert.throws(() => crop(picture, [{ op: "resize", size: 2, interpolation: "lanczos" }]), /"lanczos"/);
 });
 
 test("numbers ignore alpha and go channel by channel", () => {

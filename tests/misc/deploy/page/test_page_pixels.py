@@ -13,23 +13,33 @@ from tests.misc.deploy.page.conftest import PILLOW_13
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIZES = [
     *[(64, 64), (63, 64), (1, 1), (1, 7), (30, 20), (100, 80), (640, 480), (480, 640), (65, 66), (67, 64), (257, 255)],
-    *[(700, 1000), (1000, 700), (301, 300), (40, 3000), (50, 100)],
+    *[(700, 1000), (1000, 700), (301, 300), (40, 3000), (50, 100), (200, 400), (602, 301)],
 ]
 TALL = [(50, 101), (300, 900), (200, 600), (33, 3000), (300, 601)]
-CROPS = [(64, 64, 64), (None, 64, 64), (256, 224, 301)]  # Resize or None, CenterCrop
+BILINEAR, BICUBIC = v2.InterpolationMode.BILINEAR, v2.InterpolationMode.BICUBIC
+# Resize and its interpolation, height and width of CenterCrop.
+CROPS = [
+    *[(64, BILINEAR, 64, 64), (None, BILINEAR, 64, 64), (256, BILINEAR, 224, 301)],
+    (224, BICUBIC, 224, 224),
+]
+# One side grows: the order of the passes differs in earlier releases where it is the width.
+PAIRS = [(64, 64), (80, 60), (30, 30)] + [(70, 200), (80, 90)] * PILLOW_13
+CASES = [*product(SIZES + TALL * PILLOW_13, CROPS), *product(PAIRS, [([70, 90], BILINEAR, 64, 64)])]
 
 
-def steps_of(short: int | None, height: int, width: int) -> list[dict]:
+def steps_of(size: int | list[int] | None, interpolation: v2.InterpolationMode, height: int, width: int) -> list[dict]:
     return [
-        *([] if short is None else [{"op": "resize", "size": short}]),
+        *([] if size is None else [{"op": "resize", "size": size, "interpolation": interpolation.value}]),
         {"op": "center_crop", "height": height, "width": width},
         {"op": "scale", "factor": float(np.float32(1 / 255))},
         {"op": "normalize", "mean": MEAN, "std": STD},
     ]
 
 
-def transform_of(short: int | None, height: int, width: int) -> v2.Compose:
-    resize = [] if short is None else [v2.Resize(short)]
+def transform_of(
+    size: int | list[int] | None, interpolation: v2.InterpolationMode, height: int, width: int
+) -> v2.Compose:
+    resize = [] if size is None else [v2.Resize(size, interpolation)]
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     return v2.Compose([*resize, v2.CenterCrop((height, width)), *to_tensor])
 
@@ -37,7 +47,7 @@ def transform_of(short: int | None, height: int, width: int) -> v2.Compose:
 def test_transform(node, page, tmp_path):
     rng = np.random.default_rng(0)
     cases, expected = [], []
-    for number, (size, crop) in enumerate(product(SIZES + TALL * PILLOW_13, CROPS)):
+    for number, (size, crop) in enumerate(CASES):
         rgba = rng.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
         file = tmp_path / str(number)
         file.write_bytes(rgba.tobytes())
