@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from misc.config.entries import image_transform
 from misc.config.load import Config
 from misc.deploy import edge_directory
-from misc.deploy.check_export import check_equal_bytes, compare
+from misc.deploy.check_export import check_streams, compare
 from misc.deploy.edge_client import EdgeEncoder
 from misc.deploy.edge_graph import EdgeGraph, onnx_graph, order_and_tables, output_names
 from misc.deploy.load import load_edge, load_server
@@ -17,6 +18,7 @@ from misc.deploy.quantize import quantized
 from misc.deploy.sample_images import Samples, generated_samples, samples_of, test_samples
 from misc.errors import UserError
 from misc.progress import progress_bar
+from model.halves import ServerHalf
 
 CHECKED = 100
 CALIBRATED = 200
@@ -64,9 +66,9 @@ def export(config: Config, weights: Path, output: Path, images: Path | None = No
         encoder = onnx_graph(graph, output_names(order))
         edge_directory.write(folder, encoder, "float32", content)
         client = EdgeEncoder(folder)
+        edge.to(memory_format=torch.channels_last)  # as scripts/encode.py
         checked = samples.some(CHECKED)
-        check_equal_bytes(edge, image_transform(config), client, checked)
-        checks = [f"{len(checked.images)} {samples.name}: all streams equal those of scripts/encode.py"]
+        checks = [check_streams(edge, image_transform(config), client, checked).text(samples.name)]
         if int8:
             calibration = given or samples
             encoder = quantized(encoder, _transformed(client, calibration.some(CALIBRATED)))
@@ -85,7 +87,7 @@ def _transformed(client: EdgeEncoder, samples: Samples) -> Iterator[np.ndarray]:
     return (client.transform(image) for image in progress_bar(samples.images, "calibrating"))
 
 
-def _server(config: Config, weights: Path, samples: Samples):
+def _server(config: Config, weights: Path, samples: Samples) -> tuple[ServerHalf | None, str]:
     """Return the server half, or None and why top-1 cannot be measured."""
     if samples.labels is None:
         return None, "; top-1 not measured: the images have no labels"

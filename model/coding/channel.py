@@ -102,12 +102,17 @@ class Receiver:
 
 
 class Call(NamedTuple):
-    """A call of `code`: symbols and table indexes, (B, C, H, W), the tables, and the parity of the positions sent."""
+    """A call of `code`: its numbers before rounding and table indexes, (B, C, H, W), tables, and the parity sent."""
 
-    symbols: Tensor
+    values: Tensor
     indexes: Tensor
     tables: Tables
     parity: int | None
+
+    @property
+    def symbols(self) -> Tensor:
+        """What is sent."""
+        return to_symbols(self.values)
 
 
 class Recorder:
@@ -122,9 +127,9 @@ class Recorder:
 
     def code(self, values: Tensor, indexes: Tensor, tables: Tables, parity: int | None = None) -> Tensor:
         """Record what `Sender.code` sends, and return what it returns."""
-        symbols = to_symbols(values)
-        self.calls.append(Call(symbols, indexes, tables, parity))
-        return symbols
+        call = Call(values, indexes, tables, parity)
+        self.calls.append(call)
+        return call.symbols
 
 
 def to_symbols(values: Tensor) -> Tensor:
