@@ -41,12 +41,17 @@ function spread(bits, height, width, top, left, side, amount) {
 export function describe({ height, width, bits }) {
   const most = bits.indexOf(Math.max(...bits));
   const [row, column] = [Math.floor(most / width), most % width];
+  const where = region(part(row, height, "top", "bottom"), part(column, width, "left", "right"));
   const total = bits.reduce((sum, value) => sum + value, 0);
   return (
     `${height} x ${width} positions cost ${Math.min(...bits).toFixed(1)} to ${bits[most].toFixed(1)} bits each, ` +
-    `${(total / bits.length).toFixed(1)} on average. The most bits went to the ${part(row, height, "top", "bottom")} ` +
-    `${part(column, width, "left", "right")}: row ${row + 1}, column ${column + 1}.`
+    `${(total / bits.length).toFixed(1)} on average. The most bits went to the ${where}: ` +
+    `row ${row + 1}, column ${column + 1}.`
   );
+}
+
+function region(vertical, horizontal) {
+  return vertical === horizontal ? "centre" : `${vertical} ${horizontal}`;
 }
 
 function part(index, count, low, high) {
