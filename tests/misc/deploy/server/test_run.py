@@ -68,7 +68,7 @@ def test_a_connection_on_which_no_request_comes_is_closed(monkeypatch, start):
 
 
 def test_requests_on_one_connection_are_answered(monkeypatch):
-    monkeypatch.setattr(run, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(run, "IDLE_SECONDS", 2)
 
     def work(port, server):
         with httpx.Client() as client:
