@@ -17,12 +17,13 @@ SHUTDOWN_SECONDS = 5
 
 
 class IdleProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with a limit on the time in which the head of a request, the first or the next, must arrive.
+    """uvicorn's HTTP/1.1 without its two endless waits: for the head of a request, and for a client that does not read.
 
-    uvicorn waits forever for the rest of a head.
+    A head, the first or the next, must arrive in time, and of an answer some bytes must leave in that time.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,6 +40,31 @@ class IdleProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop_watching()
+        self._stop_stall()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_less_than(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_stall()
+
+    def _expect_less_than(self, unsent: int) -> None:
+        self._stop_stall()
+        self._stall = self.loop.call_later(IDLE_SECONDS, self._check_stall, unsent)
+
+    def _check_stall(self, unsent: int) -> None:
+        now = self.transport.get_write_buffer_size()
+        if now < unsent:
+            self._expect_less_than(now)
+        else:
+            self.transport.abort()
+
+    def _stop_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _watch(self) -> None:
         is_answering = self.cycle is not None and not self.cycle.response_complete

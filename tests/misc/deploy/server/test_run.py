@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -67,7 +68,7 @@ def test_a_connection_on_which_no_request_comes_is_closed(monkeypatch, start):
 
 
 def test_requests_on_one_connection_are_answered(monkeypatch):
-    monkeypatch.setattr(run, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(run, "IDLE_SECONDS", 2)
 
     def work(port, server):
         with httpx.Client() as client:
@@ -91,6 +92,48 @@ def test_a_request_that_takes_longer_than_an_idle_connection_may_is_answered(mon
         assert httpx.get(f"http://127.0.0.1:{port}").status_code == 200
 
     serve(work, Slow())
+
+
+class Large:
+    """Answers with 64 MiB, more than the system's buffers take."""
+
+    def __init__(self):
+        self.state = type("State", (), {})()
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"67108864")]})
+        await send({"type": "http.response.body", "body": bytes(2**26)})
+
+
+def test_a_client_that_does_not_read_is_dropped(monkeypatch):
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.3)
+
+    def work(port, server):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(1) == b"H" and server.server_state.connections
+            end = time.monotonic() + 10
+            while server.server_state.connections:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+
+    serve(work, Large())
+
+
+def test_a_client_that_reads_slowly_gets_everything(monkeypatch):
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.3)
+    received = 0
+
+    def work(port, server):
+        nonlocal received
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            while data := connection.recv(2**22, socket.MSG_WAITALL):
+                received += len(data)
+                time.sleep(0.05)  # 16 times: longer than a client may stall
+
+    serve(work, Large())
+    assert received > 2**26
 
 
 def test_signals_are_the_wish_to_end(monkeypatch):

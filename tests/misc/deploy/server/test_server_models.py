@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from misc.config.load import compose_config
+from misc.deploy.server import models
 from misc.deploy.server.models import ModelInfo, check_distinct, load_model, with_edges
 from misc.errors import UserError
 
@@ -43,6 +44,15 @@ def test_a_model_is_loaded_warm_and_described(tmp_path):
     assert info.class_names == list("0123456789") and info.name_of(3) == "3" and info.edge is None
     assert info.examples == [tmp_path / "val" / str(number) / f"{number}a.jpg" for number in range(8)]
     assert not any(name.startswith("encoder") for name in half.state_dict())
+
+
+def test_examples_are_spread_over_many_classes(tmp_path):
+    for number in range(33):
+        folder = tmp_path / "val" / f"{number:02}"
+        folder.mkdir(parents=True)
+        (folder / "a.png").touch()
+    examples = models._examples(compose_config(CONFIG, [f"dataset_root={tmp_path}"], mode="test"))
+    assert [path.parent.name for path in examples] == ["00", "04", "08", "12", "16", "20", "24", "28"]
 
 
 def test_a_data_set_that_is_not_there_gives_neither_names_nor_examples(tmp_path):
