@@ -46,6 +46,7 @@ PATIENCE_S = 120.0  # for one answer, while many streams of the largest size wai
 SOON_S = 1.0
 DAMAGED = 0.05
 STREAMS = 8
+MIXED, KILLED = 10_000, 2_000  # requests of these checks at most
 BURST = 200  # requests in flight at SIGTERM; fewer than may wait
 MIB = 2**20
 # What the server's memory may grow by: by noise, and by the latents of the largest size that are decoded at once.
@@ -231,8 +232,8 @@ class Storm:
 
     async def mixture(self) -> tuple[str, int, str]:
         """Send good streams with damaged ones among them."""
-        requests = (self._mixed() for _ in range(self.args.requests))
-        return await self._flooded("some damaged", requests, self.args.requests, NOISE_MIB)
+        total = min(self.args.requests, MIXED)
+        return await self._flooded("some damaged", (self._mixed() for _ in range(total)), total, NOISE_MIB)
 
     def _mutant(self, number: int) -> Request:
         mutant = mutated(self.chance.choice(self.streams), self.streams, self.chance)
@@ -319,7 +320,7 @@ class Storm:
 
     async def kill(self) -> tuple[str, int, str]:
         """Kill the server and start it again, while clients try again what was not answered."""
-        total = max(100, self.args.requests // 10)
+        total = min(max(100, self.args.requests // 10), KILLED)
         waiting = iter([self.chance.choice(self.good) for _ in range(total)])
         outcomes: Counter[str] = Counter()
         clients = [asyncio.create_task(self._persist(waiting, outcomes)) for _ in range(4)]
