@@ -58,6 +58,10 @@ def broken_links(readme: Path) -> list[str]:
     return [link for link in LINK.findall(prose(readme.read_text())) if not leads_somewhere(readme, link)]
 
 
+EDGE_CLIENT = "misc/deploy/edge_client.py"
+OTHER_PROGRAMS = ("source", "cp", "pip", "curl", "serve", "ray")
+
+
 def leads_somewhere(readme: Path, link: str) -> bool:
     if link.startswith(("http://", "https://")):
         return True
@@ -92,13 +96,14 @@ def command_of(line: str) -> Iterator[Command]:
     if not words or re.match(r"\w+=\$\(", words[0]):
         return
     words = [word for word in words if not re.match(r"[A-Z_]+=", word) and word != "srun"]
-    program, *rest = words
-    if Path(program).name == "torchrun":
+    program, *rest = Path(words[0]).name, *words[1:]
+    if program == "torchrun":
         script = next(index for index, word in enumerate(rest) if word.endswith(".py"))
         yield Command(rest[script], rest[script + 1 :])
     elif program in ("python", "bash") and rest[0] != "-m":
-        yield Command(rest[0], rest[1:])
-    elif program not in ("python", "source", "cp"):
+        script = EDGE_CLIENT if Path(rest[0]).name == Path(EDGE_CLIENT).name else rest[0]  # the export has a copy
+        yield Command(script, rest[1:])
+    elif program not in ("python", *OTHER_PROGRAMS):
         raise ValueError(f"neither python, torchrun nor bash: {line}")
 
 
