@@ -2,11 +2,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+# At the first backward pass of a process, PyTorch counts its devices, and refuses forks if there are any. torch.export
+# adds one (without memory), after which the tests that fork could not compute gradients.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture

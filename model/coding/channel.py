@@ -46,7 +46,7 @@ class Sender:
             The integers as the receiver will have them, of the values' shape, dtype and device.
         """
         symbols = to_symbols(values)
-        self.calls.append((tables, _numbers(symbols, parity), _numbers(indexes, parity)))
+        self.calls.append((tables, numbers(symbols, parity), numbers(indexes, parity)))
         return symbols
 
     def strings(self) -> list[bytes]:
@@ -81,15 +81,9 @@ class Receiver:
         Raises:
             BitstreamError: a symbol that no sender sends.
         """
-        rows = zip(self._stacks, _numbers(indexes, parity), strict=True)
+        rows = zip(self._stacks, numbers(indexes, parity), strict=True)
         symbols = np.stack([stack.pop(tables, row) for stack, row in rows])
-        coded = torch.from_numpy(symbols).to(self._device, torch.float64)
-        if parity is None:
-            return coded.reshape(indexes.shape)
-        everywhere = coded.new_zeros(indexes.shape)
-        half = checkerboard(indexes, parity)
-        everywhere[..., half] = coded.reshape(everywhere[..., half].shape)
-        return everywhere
+        return placed(torch.from_numpy(symbols).to(self._device, torch.float64), indexes.shape, parity)
 
     def finish(self) -> None:
         """Check that all bytes have been decoded.
@@ -144,6 +138,22 @@ def checkerboard(like: Tensor, parity: int) -> Tensor:
     return (rows[:, None] + columns) % 2 == parity
 
 
+def numbers(tensor: Tensor, parity: int | None) -> np.ndarray:
+    """Return the integers that a call codes of a tensor (B, C, H, W), in the order of coding, int32 (B, N)."""
+    coded = tensor if parity is None else tensor[..., checkerboard(tensor, parity)]
+    return coded.flatten(1).to("cpu", torch.int32).numpy()
+
+
+def placed(coded: Tensor, shape: torch.Size, parity: int | None) -> Tensor:
+    """Return coded symbols (B, N) in their positions of a tensor of `shape`; those of the other parity are 0."""
+    if parity is None:
+        return coded.reshape(shape)
+    everywhere = coded.new_zeros(shape)
+    half = checkerboard(everywhere, parity)
+    everywhere[..., half] = coded.reshape(everywhere[..., half].shape)
+    return everywhere
+
+
 def tables_of(model: EntropyModel) -> Tables:
     """Return the tables of a CompressAI entropy model.
 
@@ -152,8 +162,3 @@ def tables_of(model: EntropyModel) -> Tables:
     """
     cdf, lengths, offsets = (t.cpu().numpy() for t in (model.quantized_cdf, model.cdf_length, model.offset))
     return Tables(cdf, lengths, offsets, per_channel=isinstance(model, EntropyBottleneck))
-
-
-def _numbers(tensor: Tensor, parity: int | None) -> np.ndarray:
-    coded = tensor if parity is None else tensor[..., checkerboard(tensor, parity)]
-    return coded.flatten(1).to("cpu", torch.int32).numpy()

@@ -33,7 +33,7 @@ from misc.files import write_atomically
 from misc.progress import progress_bar
 from misc.training.run_folder import load_student
 from model.coding.ans import Tables
-from model.coding.channel import Receiver, Sender
+from model.coding.channel import Receiver, Sender, numbers, placed
 from model.coding.exact import ONE
 from model.coding.transmission import HyperTransmission
 from model.split import SplitClassifier
@@ -85,11 +85,10 @@ class Replay:
         self._device = device
         self.other_tables = np.zeros(images, bool)
 
-    def code(self, values: None, indexes: Tensor, tables: Tables) -> Tensor:
+    def code(self, values: None, indexes: Tensor, tables: Tables, parity: int | None = None) -> Tensor:
         _, symbols, sent_indexes = next(self._calls)
-        asked = indexes.flatten(1).cpu().numpy()
-        self.other_tables |= (asked != sent_indexes).any(1)
-        return torch.from_numpy(symbols).to(self._device, torch.float64).reshape(indexes.shape)
+        self.other_tables |= (numbers(indexes, parity) != sent_indexes).any(1)
+        return placed(torch.from_numpy(symbols).to(self._device, torch.float64), indexes.shape, parity)
 
 
 def get_argparser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from model.coding import ans
 from model.coding.bitstream import MAX_POSITIONS, Stream, pack
 from tests.golden.make_edges import FOLDER, IMAGES, PRIORS
 
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16")
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_it_imports_four_libraries_and_nothing_of_the_project():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_images_of_every_mode_are_read_as_the_project_reads_them(mode, tmp_path):
-    path = tmp_path / ("photo.tif" if mode in ("CMYK", "YCbCr", "HSV") else "photo.png")
-    photo(mode).convert("RGB" if mode == "HSV" else mode).save(path)
+    path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
+    photo(mode).save(path)
     expected = read_rgb(path)
     for source in (path, str(path), Image.open(path)):
         read = edge_client.read_rgb(source)
