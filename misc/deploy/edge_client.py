@@ -111,7 +111,7 @@ class EdgeEncoder:
 
     def symbols(self, x: np.ndarray) -> tuple[tuple[int, int], list[tuple["Part", np.ndarray, np.ndarray]]]:
         """Return the latent's height and width, and the symbols and table indexes (N,) in the order of decoding."""
-        outputs = dict(zip(self._names(), self._session.run(None, {"x": x[None]}), strict=True))
+        outputs = self.run(x[None])
         nonfinite = outputs["nonfinite"]
         height, width = nonfinite.shape[1:]
         if math.prod(-(-side // self._stride) * self._stride for side in (height, width)) > self._max_positions:
@@ -123,8 +123,10 @@ class EdgeEncoder:
             raise EdgeError("the latent holds infinities or NaN: there is nothing to send")
         return (height, width), [(part, *part.coded(outputs)) for part in self._order]
 
-    def _names(self) -> list[str]:
-        return [output.name for output in self._session.get_outputs()]
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the graph's outputs by name for transformed images, float32 (B, 3, H, W)."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, {"x": x}), strict=True))
 
 
 class Part(NamedTuple):

@@ -39,7 +39,14 @@ class Exported(NamedTuple):
     checks: list[str]
 
 
-def export(config: Config, weights: Path, output: Path, images: Path | None = None, int8: bool = False) -> Exported:
+def export(
+    config: Config,
+    weights: Path,
+    output: Path,
+    images: Path | None = None,
+    int8: bool = False,
+    compared: int = COMPARED,
+) -> Exported:
     """Write encoder.onnx, edge.json and the client, after encoding images by the model and by the client.
 
     A quantised encoder keeps the fingerprint of the float one: a fingerprint names what can decode a stream, and the
@@ -51,6 +58,7 @@ def export(config: Config, weights: Path, output: Path, images: Path | None = No
         output: the directory; an earlier export in it is replaced.
         images: folder of images for calibration, and for the check if the config's test images are not on disk.
         int8: quantise g_a.
+        compared: images at most on which a quantised encoder is compared with the float one.
 
     Raises:
         UserError: a model or an image transform that cannot be exported, a float encoder whose streams differ from the
@@ -73,12 +81,12 @@ def export(config: Config, weights: Path, output: Path, images: Path | None = No
             calibration = given or samples
             encoder = quantized(encoder, _transformed(client, calibration.some(CALIBRATED)))
             edge_directory.write(folder, encoder, "int8", content)
-            compared = samples.some(COMPARED)
-            server, why_not = _server(config, weights, compared)
-            comparison = compare(client, EdgeEncoder(folder), compared, server)
+            both = samples.some(compared)
+            server, why_not = _server(config, weights, both)
+            comparison = compare(client, EdgeEncoder(folder), both, server)
             checks += [
                 f"calibrated on {min(CALIBRATED, len(calibration.images)):,} {calibration.name}",
-                f"{len(compared.images):,} {samples.name}: {comparison.text()}{why_not}",
+                f"{len(both.images):,} {samples.name}: {comparison.text()}{why_not}",
             ]
         return Exported(edge.fingerprint().hex(), encoder.ByteSize(), checks)
 

@@ -1,0 +1,64 @@
+"""Time whole processes that encode one image, and measure their memory and their environments."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from misc.deploy.sample_images import generated_samples
+from misc.errors import UserError
+from misc.files import ROOT
+from misc.progress import progress_bar
+
+MIB = 2**20
+
+
+def process_table(config: str, exports: Path, slim: Path, rounds: int) -> list[list[str]]:
+    """Return seconds, peak memory and size of the environment of `scripts/encode.py` and of the exported client.
+
+    Args:
+        config: path of the student's config.
+        exports: folder with the export `float32`; images and streams are written beside it.
+        slim: the client's interpreter.
+        rounds: in which each runs once, after one for warm-up.
+
+    Raises:
+        UserError: a command fails.
+    """
+    image = exports / "image.png"
+    generated_samples(1).images[0].save(image)
+    client = [str(exports / "float32" / "edge_client.py"), "encode", str(exports / "float32")]
+    commands = {
+        "scripts/encode.py": [sys.executable, str(ROOT / "scripts/encode.py"), "--config", config],
+        "edge_client.py": [str(slim), *client],
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in progress_bar(range(1 + rounds), "rounds", unit="rounds"):
+        for name, command in commands.items():
+            found[name].append(run([*command, str(image), "-o", str(exports / "streams")]))
+    rows = [["one image, whole process", "seconds", "peak MiB", "environment MiB"]]
+    for name, command in commands.items():
+        seconds, memory = (statistics.median(values) for values in zip(*found[name][1:], strict=True))
+        rows.append([name, f"{seconds:.2f}", f"{memory:.0f}", f"{environment_size(command[0]):,.0f}"])
+    return rows
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Return a command's seconds and its peak resident memory in MiB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"{' '.join(command)} ended with exit code {process.returncode}")
+    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return time.perf_counter() - start, kilobytes / 1024
+
+
+def environment_size(python: str) -> float:
+    """Return the size on disk of an interpreter's environment in MiB."""
+    prefix = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True)
+    files = (path.lstat() for path in Path(prefix.stdout.strip()).rglob("*"))
+    return sum(found.st_blocks * 512 for found in files) / MIB
