@@ -21,13 +21,14 @@ from misc.deploy.load import load_edge
 from misc.deploy.sample_images import generated_samples, loaded, test_samples
 from misc.devices import one_core
 from misc.errors import UserError
+from misc.files import ROOT
 from misc.progress import progress_bar
 
 SIZES = (64, 224)
 WARM_UP = 5
 TORCH, FLOAT, INT8, WASM = "torch", "ONNX float32", "ONNX int8", "onnxruntime-web, node"
 CODECS = {"JPEG": 20, "WebP": 5}  # qualities at which accuracy is near the students'
-VENDOR = Path("misc/deploy/page/vendor")
+VENDOR = ROOT / "misc/deploy/page/vendor"
 NETWORK, WHOLE = "network", "image to stream"
 Side = Callable[[], float]
 
@@ -74,7 +75,7 @@ def torch_transform(steps: list[dict[str, Any]]) -> v2.Compose:
         "scale": lambda factor: v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]),
         "normalize": lambda mean, std: v2.Normalize(mean, std),
     }
-    return v2.Compose([made[step.pop("op")](**step) for step in steps])
+    return v2.Compose([made[step["op"]](**{name: step[name] for name in step if name != "op"}) for step in steps])
 
 
 def sides_of(edge, folders: dict[str, Path], image: Image.Image, stack: ExitStack) -> dict[str, dict[str, Side]]:
