@@ -119,4 +119,4 @@ def opened(browser, url: str, **options):
 def expect_status(page, text: str | re.Pattern) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator("#status")).to_have_text(text, timeout=10_000)
+    expect(page.locator("#status")).to_have_text(text, timeout=60_000)
