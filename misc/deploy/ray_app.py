@@ -161,15 +161,14 @@ def app(arguments: dict[str, Any]) -> Application:
     except ValidationError as error:
         raise ArgumentError(_first_of(error)) from None
     except UserError as error:
-        raise ArgumentError(str(error)) from None
+        raise ArgumentError(str(error).removeprefix("--")) from None
 
 
 def _application(args: Arguments) -> Application:
     if args.max_replicas is not None and args.max_replicas < args.replicas:
         raise UserError(f"max_replicas={args.max_replicas} is less than replicas={args.replicas}")
-    token_file = args.token_file.absolute() if args.token_file else None
-    if token_file:
-        read_token(token_file)
+    if args.token_file:
+        read_token(args.token_file)
     sources = _sources(args)
     infos = [source.load().info for source in sources]
     check_distinct(infos)
@@ -189,7 +188,7 @@ def _application(args: Arguments) -> Application:
         max_queued_requests=INGRESS_REQUESTS,
         backpressure_config={"retry_after_s": float(RETRY_SECONDS)},
     )
-    return ingress.bind(infos, replicas, token_file)
+    return ingress.bind(infos, replicas, args.token_file and args.token_file.absolute())
 
 
 def _number(args: Arguments) -> dict[str, Any]:
@@ -222,5 +221,5 @@ def _first_of(error: ValidationError) -> str:
     """Return the first of pydantic's complaints as one line."""
     problem = error.errors()[0]
     name = ".".join(map(str, problem["loc"]))
-    given = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-    return f"{name}: {problem['msg']}{given}"
+    given = "" if problem["type"] == "missing" else f"={problem['input']!r}"
+    return f"{name}{given}: {problem['msg']}"
