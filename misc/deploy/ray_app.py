@@ -15,7 +15,7 @@ import click
 import numpy as np
 import torch
 from fastapi import FastAPI
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve import Application
@@ -57,7 +57,7 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    config: Words
+    config: Words = Field(min_length=1)
     weights: Words = ()
     edge: Words = ()
     token_file: Path | None = None

@@ -43,6 +43,7 @@ TOKEN = "open-sesame"
     ("arguments", "reason"),
     [
         ({}, "config: Field required"),
+        ({"config": []}, "config=[]: Tuple should have at least 1 item"),
         ({"config": CONFIG, "replica": "2"}, "replica='2': Extra inputs are not permitted"),
         ({"config": CONFIG, "replicas": "0"}, "replicas='0': Input should be greater than 0"),
         ({"config": CONFIG, "cpus": "two"}, "cpus='two': Input should be a valid number"),
