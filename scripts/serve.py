@@ -9,17 +9,16 @@ from pathlib import Path
 
 import torch
 
-from misc.config.load import compose_config
-from misc.deploy.arguments import weights_of
 from misc.deploy.server.app import create_app
 from misc.deploy.server.batcher import Batcher
 from misc.deploy.server.decoding import StreamDecoder
 from misc.deploy.server.limits import read_token
 from misc.deploy.server.metrics import Metrics
-from misc.deploy.server.models import ServedModel, check_distinct, load_model, with_edges
+from misc.deploy.server.models import ServedModel, check_distinct, with_edges
 from misc.deploy.server.run import Server, bound_socket
+from misc.deploy.server.sources import sources_of
 from misc.devices import default_device, usable_device
-from misc.errors import UserError, exit_on_user_error
+from misc.errors import exit_on_user_error
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -62,19 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 def load(args: argparse.Namespace) -> list[ServedModel]:
     """Return the models that the arguments name."""
     device = usable_device(args.device)
-    if args.weights and len(args.weights) != len(args.config):
-        raise UserError(
-            f"{len(args.config)} --config, but {len(args.weights)} --weights: give one per --config, or none"
-        )
-    missing = next((path for path in args.weights or [] if not path.is_file()), None)
-    if missing is not None:
-        raise UserError(f"no weights at {missing}")
-    served = []
-    for number, path in enumerate(args.config):
-        config = compose_config(path, args.set, mode="test")
-        of_run = argparse.Namespace(config=path, run_dir=None)
-        weights = args.weights[number] if args.weights else weights_of(config, of_run)
-        served.append(load_model(config, path, weights, device))
+    served = [source.load(device) for source in sources_of(args.config, args.weights, args.set)]
     check_distinct([model.info for model in served])
     return served
 

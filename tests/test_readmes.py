@@ -59,7 +59,7 @@ def broken_links(readme: Path) -> list[str]:
 
 
 EDGE_CLIENT = "misc/deploy/edge_client.py"
-OTHER_PROGRAMS = ("source", "cp", "pip", "curl", "serve", "ray")
+OTHER_PROGRAMS = ("source", "export", "cp", "pip", "curl", "serve", "ray")
 
 
 def leads_somewhere(readme: Path, link: str) -> bool:

@@ -1,5 +1,6 @@
 """The edge half as an ONNX graph: images in, the integers that the entropy coder needs out."""
 
+import copy
 import io
 import logging
 import warnings
@@ -16,6 +17,7 @@ from misc.errors import UserError
 from model.coding.channel import Call
 from model.entropy import JointAutoregressive
 from model.halves import EdgeHalf
+from model.layers import ResidualBlock
 
 POSITIONS = {None: "all", 0: "even", 1: "odd"}
 EXAMPLE_SIZE = (72, 88)  # any size whose sides differ; those of y are 9 and 11, so a hyperprior's padding is traced
@@ -41,7 +43,7 @@ class EdgeGraph(nn.Module):
                 "JointAutoregressive cannot be exported: its graph would run the context model once per position, each "
                 "after the one before; choose Checkerboard, which needs two passes"
             )
-        self.encoder = edge.encoder
+        self.encoder = with_strided_skips(edge.encoder)
         self._record = edge.entropy_model.recorder()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -55,6 +57,18 @@ class EdgeGraph(nn.Module):
         """Return y and the sender's calls for images (B, 3, H, W)."""
         y = self.encoder(x)
         return y, self._record(y)
+
+
+def with_strided_skips(encoder: nn.Module) -> nn.Module:
+    """Return a copy whose residual blocks let the skip's 1x1 convolution do the stride, the same sums in less time.
+
+    `ResidualBlock` slices for the sake of its backward pass.
+    """
+    twin = copy.deepcopy(encoder)
+    for block in twin.modules():
+        if isinstance(block, ResidualBlock) and isinstance(block.skip, nn.Conv2d):
+            block.skip.stride, block.stride = (block.stride, block.stride), 1
+    return twin
 
 
 def order_and_tables(graph: EdgeGraph) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:

@@ -6,10 +6,9 @@ Needs requirements-ray.txt. The models run on CPUs. Every machine needs the repo
 name at the same paths.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import click
 import numpy as np
@@ -22,20 +21,20 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from misc.config.load import compose_config
-from misc.deploy.arguments import weights_of
 from misc.deploy.server.answers import RETRY_SECONDS
 from misc.deploy.server.app import create_app
 from misc.deploy.server.batcher import OverloadedError
 from misc.deploy.server.decoding import Kind, StreamDecoder, Wanted
 from misc.deploy.server.limits import read_token
 from misc.deploy.server.metrics import Metrics
-from misc.deploy.server.models import ModelInfo, ServedModel, check_distinct, load_model, with_edges
+from misc.deploy.server.models import ModelInfo, check_distinct, with_edges
+from misc.deploy.server.sources import Source, sources_of
 from misc.errors import UserError
 
 INGRESSES = 2  # one may die
 INGRESS_REQUESTS = 1024  # at once in each; they wait there for a replica, up to `queue` of them
 ATTEMPTS = 2
+CPU = torch.device("cpu")
 
 Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)]
 
@@ -74,29 +73,11 @@ class ArgumentError(click.ClickException, RayServeException):
     exit_code = 2
 
 
-class Source(NamedTuple):
-    """Where a model comes from.
-
-    Attributes:
-        name: of the config, for clients.
-        config: its absolute path.
-        weights: their absolute path.
-    """
-
-    name: str
-    config: Path
-    weights: Path
-
-    def load(self) -> ServedModel:
-        config = compose_config(self.config, mode="test")
-        return load_model(config, self.name, self.weights, torch.device("cpu"))
-
-
 class Replica:
     """Decodes streams, in batches of those that wait."""
 
     def __init__(self, sources: Sequence[Source], max_batch: int):
-        models = [source.load() for source in sources]
+        models = [source.load(CPU) for source in sources]
         self._decoder = StreamDecoder({model.info.fingerprint: model.half for model in models})
         self._decode.set_max_batch_size(max_batch)  # type: ignore[attr-defined]
 
@@ -169,8 +150,8 @@ def _application(args: Arguments) -> Application:
         raise UserError(f"max_replicas={args.max_replicas} is less than replicas={args.replicas}")
     if args.token_file:
         read_token(args.token_file)
-    sources = _sources(args)
-    infos = [source.load().info for source in sources]
+    sources = sources_of(args.config, args.weights)
+    infos = [source.load(CPU).info for source in sources]
     check_distinct(infos)
     infos = with_edges(infos, [Path(folder).absolute() for folder in args.edge])
     replicas = serve.deployment(
@@ -197,24 +178,6 @@ def _number(args: Arguments) -> dict[str, Any]:
         return {"num_replicas": args.replicas}
     limits = {"min_replicas": args.replicas, "max_replicas": args.max_replicas}
     return {"autoscaling_config": {**limits, "target_ongoing_requests": args.max_batch}}
-
-
-def _sources(args: Arguments) -> list[Source]:
-    if args.weights and len(args.weights) != len(args.config):
-        raise UserError(f"{len(args.config)} in config, but {len(args.weights)} in weights: give one each, or none")
-    missing = next((path for path in args.weights if not Path(path).is_file()), None)
-    if missing is not None:
-        raise UserError(f"no weights at {missing}")
-    weights = args.weights or [_own_weights(path) for path in args.config]
-    return [
-        Source(path, Path(path).absolute(), Path(of_path).absolute())
-        for path, of_path in zip(args.config, weights, strict=True)
-    ]
-
-
-def _own_weights(path: str) -> Path:
-    of_run = argparse.Namespace(config=path, run_dir=None)
-    return weights_of(compose_config(path, mode="test"), of_run)
 
 
 def _first_of(error: ValidationError) -> str:

@@ -1,10 +1,8 @@
 """Time whole processes that encode one image, and measure their memory and their environments."""
 
-import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from misc.deploy.sample_images import generated_samples
@@ -13,6 +11,13 @@ from misc.files import ROOT
 from misc.progress import progress_bar
 
 MIB = 2**20
+# In a small process of its own: a command started from here would count this process's memory as its own.
+MEASURE = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(code, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def process_table(config: str, exports: Path, slim: Path, rounds: int) -> list[list[str]]:
@@ -46,15 +51,16 @@ def process_table(config: str, exports: Path, slim: Path, rounds: int) -> list[l
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Return a command's seconds and its peak resident memory in MiB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(f"{' '.join(command)} ended with exit code {process.returncode}")
-    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return time.perf_counter() - start, kilobytes / 1024
+    """Return a command's seconds and its peak resident memory in MiB.
+
+    Raises:
+        UserError: it fails.
+    """
+    done = subprocess.run([sys.executable, "-S", "-c", MEASURE, *command], stdout=subprocess.PIPE, text=True)
+    code, seconds, peak = map(float, done.stdout.split())
+    if code:
+        raise UserError(f"{' '.join(command)} ended with exit code {code:.0f}")
+    return seconds, peak / (1024 if sys.platform != "darwin" else MIB)
 
 
 def environment_size(python: str) -> float:

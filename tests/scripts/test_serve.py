@@ -40,7 +40,7 @@ def refused(capsys, *arguments) -> str:
         (["--token_file", "none/token"], "none/token cannot be read"),
         (["--token_file", os.devnull], "holds no token"),
         (["--device", "toaster"], "not a device"),
-        (["--weights", WEIGHTS, "--weights", WEIGHTS], "1 --config, but 2 --weights"),
+        (["--weights", WEIGHTS, "--weights", WEIGHTS], "weights for 2 of 1 configs"),
         (["--weights", "none.safetensors"], "no weights at none.safetensors"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--config", CONFIG, "--weights", WEIGHTS, "--weights", WEIGHTS], "have the same fingerprint"),

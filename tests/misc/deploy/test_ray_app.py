@@ -48,7 +48,7 @@ TOKEN = "open-sesame"
         ({"config": CONFIG, "replicas": "0"}, "replicas='0': Input should be greater than 0"),
         ({"config": CONFIG, "cpus": "two"}, "cpus='two': Input should be a valid number"),
         ({"config": CONFIG, "replicas": "3", "max_replicas": "2"}, "max_replicas=2 is less than replicas=3"),
-        ({"config": f"{CONFIG},{CONFIG}", "weights": str(WEIGHTS)}, "2 in config, but 1 in weights"),
+        ({"config": f"{CONFIG},{CONFIG}", "weights": str(WEIGHTS)}, "weights for 1 of 2 configs"),
         ({"config": CONFIG, "weights": "none.safetensors"}, "no weights at none.safetensors"),
         ({"config": CONFIG, "token_file": "none.txt"}, "token_file none.txt cannot be read"),
         ({"config": "none.yaml"}, "no such file: none.yaml"),

@@ -26,10 +26,9 @@ def test_the_transform_of_an_export_is_torchvisions():
     assert steps == transform_steps(TRANSFORM)  # unchanged
 
 
-def test_processes_are_measured_and_failures_told(tmp_path):
-    (tmp_path / "bin").mkdir()
-    seconds, mebibytes = run(["python3", "-c", "x = bytearray(64 * 2**20)"])
-    assert seconds > 0 and mebibytes > 64
+def test_processes_are_measured_and_failures_told():
+    seconds, mebibytes = run(["python3", "-c", "x = b'1' * (64 * 2**20)"])
+    assert seconds > 0 and 64 < mebibytes < 200  # this process's own libraries take more
     with pytest.raises(UserError, match="exit code 3"):
         run(["python3", "-c", "raise SystemExit(3)"])
 
