@@ -24,7 +24,9 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: as scripts/encode.py")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where the export goes")
     parser.add_argument("--int8", action="store_true", help="quantise the encoder to 8 bits")
-    parser.add_argument("--calibration", type=Path, metavar="DIR", help="images, at any depth, that set int8's ranges")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="images at any depth, for int8's ranges and the check"
+    )
     return parser
 
 

@@ -13,8 +13,7 @@ from misc.deploy.edge_client import EdgeEncoder
 from misc.deploy.sample_images import Samples, loaded
 from misc.errors import UserError
 from misc.progress import progress_bar
-from model.coding.ans import LARGEST_SYMBOL
-from model.coding.channel import checkerboard
+from model.coding.channel import checkerboard, numbers
 from model.halves import EdgeHalf, ServerHalf
 
 TIE = 1e-3
@@ -70,11 +69,11 @@ def _is_tie(edge: EdgeHalf, client: EdgeEncoder, x: Tensor) -> bool:
     """
     calls = edge.entropy_model.recorder()(edge.encoder(x))
     for call, (_, symbols, _) in zip(calls, client.symbols(x[0].numpy())[1], strict=True):
-        values = call.values if call.parity is None else call.values[..., checkerboard(call.values, call.parity)]
-        sent = values.clamp(-LARGEST_SYMBOL, LARGEST_SYMBOL).flatten().double().numpy()
-        farthest = np.abs(sent - symbols).max()
-        if farthest > 0.5:
-            return bool(farthest < 0.5 + TIE)
+        differing = numbers(call.symbols, call.parity)[0] != symbols
+        if differing.any():
+            values = call.values if call.parity is None else call.values[..., checkerboard(call.values, call.parity)]
+            distance = values.flatten().double().numpy()[differing] - symbols[differing]
+            return bool(np.abs(distance).max() < 0.5 + TIE)
     return False
 
 

@@ -15,11 +15,12 @@ this file and with the same bytes.
 
 import argparse
 import hashlib
+import http.client
+import inspect
 import json
 import math
 import os
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -72,14 +73,27 @@ class EdgeEncoder:
         try:
             self.fingerprint, self.classes = edge["fingerprint"], edge["classes"]
             self._header = f"F{STREAM}".encode() + bytes.fromhex(self.fingerprint)
-            self._steps = [_checked_step(step) for step in edge["transform"]]
+            self._steps = [_checked_step(**step) for step in edge["transform"]]
             self._order = [Part(**entry) for entry in edge["order"]]
             self._tables = {name: Tables(**tables) for name, tables in edge["tables"].items()}
             self._max_positions, self._stride = int(edge["max_positions"]), int(edge["stride"])
             self._session = _session(directory / "encoder.onnx", edge["sha256"], threads)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            self._check()
+        except EdgeError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise EdgeError(f"{directory / 'edge.json'} is damaged ({error!r}): export it again") from error
         self._stack = _stack_class(coder)
+
+    def _check(self) -> None:
+        """Raise a ValueError if the parts of edge.json do not fit each other or the graph."""
+        outputs = {output.name for output in self._session.get_outputs()}
+        for part in self._order:
+            named = {"nonfinite", part.symbols, part.indexes or part.symbols}
+            if not named <= outputs or part.tables not in self._tables or part.positions not in POSITIONS:
+                raise ValueError(f"no output, table or positions for {part.symbols}")
+        if len(self._header) != 6 or self._stride < 1:
+            raise ValueError(f"fingerprint {self.fingerprint}, stride {self._stride}")
 
     def encode(self, image: Image.Image | str | Path) -> bytes:
         """Return the stream of an image of any mode and size, or of its file.
@@ -126,7 +140,11 @@ class EdgeEncoder:
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Return the graph's outputs by name for transformed images, float32 (B, 3, H, W)."""
         names = [output.name for output in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, {"x": x}), strict=True))
+        try:
+            return dict(zip(names, self._session.run(names, {"x": x}), strict=True))
+        except Exception as error:  # onnxruntime's errors have no common base class
+            reason = " ".join(str(error).split())
+            raise EdgeError(f"the encoder does not take an image of {x.shape[2]} x {x.shape[3]}: {reason}") from error
 
 
 class Part(NamedTuple):
@@ -146,9 +164,15 @@ class Part(NamedTuple):
             indexes = outputs[self.indexes][0]
         if np.abs(symbols.astype(np.int64)).max() > LARGEST_SYMBOL:
             raise EdgeError(f"a symbol of {self.symbols} is beyond {LARGEST_SYMBOL}: the encoder's output is damaged")
-        rows, columns = np.indices(symbols.shape[1:])
-        taken = {"all": slice(None), "even": (rows + columns) % 2 == 0, "odd": (rows + columns) % 2 == 1}
-        return symbols[:, taken[self.positions]].ravel(), indexes[:, taken[self.positions]].ravel()
+        taken = POSITIONS[self.positions](*np.indices(symbols.shape[1:]))
+        return symbols[:, taken].ravel(), indexes[:, taken].ravel()
+
+
+POSITIONS: dict[str, Any] = {
+    "all": lambda row, column: slice(None),
+    "even": lambda row, column: (row + column) % 2 == 0,
+    "odd": lambda row, column: (row + column) % 2 == 1,
+}
 
 
 # Reading and transforming images
@@ -160,9 +184,9 @@ def read_rgb(image: Image.Image | str | Path) -> Image.Image:
     Raises:
         EdgeError: an unreadable file, pixels of 32 bits, or an aspect ratio beyond 100.
     """
-    if isinstance(image, Image.Image):
-        return _rgb(image, "the image")
     try:
+        if isinstance(image, Image.Image):
+            return _rgb(image, "the image")
         with Image.open(image) as opened:
             return _rgb(opened, str(image))
     except EdgeError:
@@ -170,7 +194,8 @@ def read_rgb(image: Image.Image | str | Path) -> Image.Image:
     except FileNotFoundError:
         raise EdgeError(f"no image at {image}") from None
     except Exception as error:  # Pillow's decoders raise various types
-        raise EdgeError(f"{image} is truncated or not an image ({error}): replace or remove it") from error
+        name = "the image" if isinstance(image, Image.Image) else image
+        raise EdgeError(f"{name} is truncated or not an image ({error}): replace or remove it") from error
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
@@ -222,12 +247,13 @@ def normalize(x: np.ndarray, mean: list[float], std: list[float]) -> np.ndarray:
 STEPS: dict[str, Any] = {"resize": resize, "center_crop": center_crop, "scale": scale, "normalize": normalize}
 
 
-def _checked_step(step: dict) -> dict:
-    if step["op"] not in STEPS:
-        raise EdgeError(f"this client does not know the transform '{step['op']}': copy the client of the export again")
-    if step["op"] == "resize" and step["interpolation"].upper() not in Image.Resampling.__members__:
-        raise EdgeError(f"this client does not know the interpolation '{step['interpolation']}'")
-    return step
+def _checked_step(op: str, **arguments: Any) -> dict:
+    if op not in STEPS:
+        raise EdgeError(f"this client does not know the transform '{op}': copy the client of the export again")
+    inspect.signature(STEPS[op]).bind(None, **arguments)
+    if op == "resize" and arguments["interpolation"].upper() not in Image.Resampling.__members__:
+        raise EdgeError(f"this client does not know the interpolation '{arguments['interpolation']}'")
+    return {"op": op, **arguments}
 
 
 # Entropy coding (the format: model/README.md of the project; ANS: Duda et al., PCS 2015)
@@ -239,12 +265,19 @@ class Tables:
     Args:
         offsets: the smallest symbol of each table.
         cdf: cumulative frequencies of each table, from 0 to 2^16.
+
+    Raises:
+        ValueError: they are none.
     """
 
     def __init__(self, offsets: list[int], cdf: list[list[int]]):
         self.first = np.asarray(offsets, np.int64)
         self.escape = np.asarray([len(row) - 2 for row in cdf], np.int64)
         self._cdf = [np.asarray(row, np.int64) for row in cdf]
+        if not all(row[0] == 0 and row[-1] == 2**16 and (np.diff(row) > 0).all() for row in self._cdf):
+            raise ValueError("cumulative frequencies that do not rise from 0 to 2^16")
+        if len(offsets) != len(cdf):
+            raise ValueError(f"{len(offsets)} offsets for {len(cdf)} tables")
         self._lefts: dict[int, list[int]] = {}
         self._models: dict[int, Any] = {}
 
@@ -325,6 +358,8 @@ def _stack_class(coder: str | None) -> type:
 
 def _push(stack: PythonStack | ConstrictionStack, tables: Tables, symbols: np.ndarray, indexes: np.ndarray) -> None:
     """Push the symbols of one entry: sorted by table, in reverse, each escape's distance to its table first."""
+    if indexes.min() < 0 or indexes.max() >= len(tables.first):
+        raise EdgeError("the encoder asks for a table that edge.json does not have: export both again")
     order = np.argsort(indexes, kind="stable")
     symbols, indexes = symbols[order], indexes[order]
     rows, escape = symbols - tables.first[indexes], tables.escape[indexes]
@@ -397,14 +432,12 @@ def _session(path: Path, sha256: str, threads: int) -> onnxruntime.InferenceSess
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file, which is complete or not there."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -426,10 +459,7 @@ def _encode(args: argparse.Namespace) -> None:
 
 def _send(args: argparse.Namespace) -> None:
     encoder = EdgeEncoder(args.directory, args.threads)
-    try:
-        token = args.token_file.read_text().strip() if args.token_file else None
-    except (OSError, ValueError) as error:
-        raise EdgeError(f"cannot read {args.token_file}: {error}") from error
+    token = _read_token(args.token_file) if args.token_file else None
     for path in args.images:
         stream = _named(encoder, path)
         classes = classify(args.url, stream, token)
@@ -453,28 +483,56 @@ def classify(url: str, stream: bytes, token: str | None = None) -> list[dict]:
     headers = {"Content-Type": "application/octet-stream", **({"Authorization": f"Bearer {token}"} if token else {})}
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/classify", stream, headers)
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as response:
-                    return json.load(response)["classes"]
-            except urllib.error.HTTPError as error:
-                if error.code != 503 or not left:
-                    raise EdgeError(f"{url} answers {error.code}: {_reason(error)}") from error
-                time.sleep(min(float(error.headers.get("Retry-After", 1)), 10))
-        raise AssertionError("the last try returns or raises")
-    except EdgeError:
-        raise
+        answer = _answer(request)
+        return [
+            {"index": int(c["index"]), "name": str(c["name"]), "probability": float(c["probability"])} for c in answer
+        ]
+    except urllib.error.HTTPError as error:
+        raise EdgeError(f"{url} answers {error.code}: {_reason(error)}") from error
     except urllib.error.URLError as error:
         raise EdgeError(f"no answer from {url}: {error.reason}") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise EdgeError(f"{url} is no server for streams: {error}") from error
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
+        raise EdgeError(f"{url} is no server for streams: {' '.join(repr(error).split())}") from error
+
+
+def _answer(request: urllib.request.Request) -> list[dict]:
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            with OPENER.open(request, timeout=60) as response:
+                return json.load(response)["classes"]
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or not left:
+                raise
+            wait = error.headers.get("Retry-After", "")
+            time.sleep(min(int(wait), 10) if wait.isdecimal() else 1)
+    raise AssertionError("the last try returns or raises")
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Refuse redirects, which would hand the token to another server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+OPENER = urllib.request.build_opener(NoRedirect)
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["detail"])
-    except (ValueError, KeyError, TypeError):
+        return " ".join(str(json.load(error)["detail"]).split())
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return str(error.reason)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise EdgeError(f"cannot read a token from {path}: {error}") from error
+    if not token.isprintable() or len(token.split()) != 1:
+        raise EdgeError(f"{path} holds no token: expected one word")
+    return token
 
 
 def get_argparser() -> argparse.ArgumentParser:

@@ -74,14 +74,18 @@ def staged(output: Path) -> Iterator[Path]:
         UserError: `output` cannot be written to, or holds files that no export wrote.
     """
     try:
-        foreign = set(os.listdir(output)) - {ENCODER, DESCRIPTION, CLIENT} if output.exists() else set()
+        foreign = set(os.listdir(output)) - {ENCODER, DESCRIPTION, CLIENT, "__pycache__"} if output.exists() else set()
         if foreign:
             raise UserError(f"{output} holds other files, {sorted(foreign)[0]} among them: choose another folder")
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-            yield Path(temporary)
-            output.mkdir(exist_ok=True)
-            for name in (ENCODER, CLIENT, DESCRIPTION):
-                os.replace(Path(temporary) / name, output / name)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
     except OSError as error:
         raise unwritable(output, error) from None
+    with temporary as folder:
+        yield Path(folder)
+        try:
+            output.mkdir(exist_ok=True)
+            for name in (ENCODER, CLIENT, DESCRIPTION):
+                os.replace(Path(folder) / name, output / name)
+        except OSError as error:
+            raise unwritable(output, error) from None

@@ -4,6 +4,8 @@ import copy
 import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -96,9 +98,9 @@ def onnx_graph(graph: EdgeGraph, names: list[str]) -> onnx.ModelProto:
     """Return the graph with input `x` (B, 3, H, W) of any batch and image size, and outputs of these names."""
     example = torch.zeros(2, 3, *EXAMPLE_SIZE)
     dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    with warnings.catch_warnings(), torch.no_grad():
+    quiet = log_level(logging.getLogger("torch.fx"), logging.ERROR)
+    with warnings.catch_warnings(), quiet, torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own parts: deprecations, guards on sizes
-        logging.getLogger("torch.fx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.eval(), (example,), dynamo=True, dynamic_shapes=(dynamic,), output_names=names, verbose=False
         )
@@ -107,13 +109,24 @@ def onnx_graph(graph: EdgeGraph, names: list[str]) -> onnx.ModelProto:
     return _slim(onnx.load_from_string(file.getvalue()))
 
 
+@contextmanager
+def log_level(logger: logging.Logger, level: int) -> Iterator[None]:
+    """Set a logger's level until the context ends."""
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the exporter's notes, and store float64 weights that are small integers as int32."""
     graph = model.graph
     del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:]
-    for node in graph.node:
-        del node.metadata_props[:]
-        node.ClearField("doc_string")
+    for each in (*graph.node, *graph.input, *graph.output):
+        del each.metadata_props[:]
+        each.ClearField("doc_string")
     graph.input[0].name, old = "x", graph.input[0].name
     for node in graph.node:
         node.input[:] = ["x" if name == old else name for name in node.input]

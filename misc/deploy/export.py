@@ -11,7 +11,7 @@ from misc.config.entries import image_transform
 from misc.config.load import Config
 from misc.deploy import edge_directory
 from misc.deploy.check_export import check_streams, compare
-from misc.deploy.edge_client import EdgeEncoder
+from misc.deploy.edge_client import EdgeEncoder, EdgeError
 from misc.deploy.edge_graph import EdgeGraph, onnx_graph, order_and_tables, output_names
 from misc.deploy.load import load_edge, load_server
 from misc.deploy.quantize import quantized
@@ -64,12 +64,23 @@ def export(
         UserError: a model or an image transform that cannot be exported, a float encoder whose streams differ from the
             model's, or a directory that cannot be written to.
     """
+    try:
+        return _export(config, weights, output, images, int8, compared)
+    except EdgeError as error:
+        raise UserError(str(error)) from error
+
+
+def _export(config: Config, weights: Path, output: Path, images: Path | None, int8: bool, compared: int) -> Exported:
     edge = load_edge(config, weights)
     graph = EdgeGraph(edge)
     order, tables = order_and_tables(graph)
     content = edge_directory.description(config, edge, order, tables)
     given = samples_of(images) if images else None
     samples = test_samples(config) or given or generated_samples(CHECKED)
+    if int8 and given is None and samples.labels is None:
+        raise UserError(
+            "int8 needs images to calibrate on: give --calibration DIR, or prepare the config's test images"
+        )
     with edge_directory.staged(output) as folder:
         encoder = onnx_graph(graph, output_names(order))
         edge_directory.write(folder, encoder, "float32", content)

@@ -10,6 +10,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from misc.deploy.edge_graph import log_level
+
 
 class Images(CalibrationDataReader):
     """Transformed images, float32 (3, H, W), one at a time."""
@@ -32,8 +34,8 @@ def quantized(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Mode
         model: from `misc.deploy.edge_graph.onnx_graph`.
         images: whose activations set the ranges, transformed as in the test.
     """
-    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises on the root logger to preprocess; that is done
-    with tempfile.TemporaryDirectory() as folder:
+    # onnxruntime advises on the root logger to preprocess; that is done.
+    with tempfile.TemporaryDirectory() as folder, log_level(logging.getLogger(), logging.ERROR):
         source, prepared, target = (str(Path(folder) / name) for name in ("source", "prepared", "target"))
         onnx.save(model, source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)

@@ -1,6 +1,7 @@
 import ast
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -151,14 +152,48 @@ def test_directories_of_other_versions_and_damaged_ones_are_refused(exported, tm
     refused(exported, "format 99 for streams of version 2; this client reads format 1")
     change(exported, format=1, stream=9)
     refused(exported, "streams of version 9")
-    change(exported, stream=2, tables={})
-    EdgeEncoder(exported)  # names are resolved when a stream is encoded
-    change(exported, order=[{"symbols": "y"}])
-    refused(exported, "damaged")
     (exported / "edge.json").write_text("{")
     refused(exported, "damaged")
     (exported / "edge.json").write_text("[]")
     refused(exported, "format None")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tables": {}},
+        {"tables": {"z": {"offsets": [0], "cdf": [[0, 9, 9, 65536]]}}},
+        {"tables": {"z": {"offsets": [], "cdf": [[0, 9, 65536]]}}},
+        {"order": [{"symbols": "y"}]},
+        {"order": [{"symbols": "none", "indexes": None, "tables": "z", "positions": "all"}]},
+        {"order": [{"symbols": "z", "indexes": None, "tables": "z", "positions": "some"}]},
+        {"fingerprint": "zz"},
+        {"fingerprint": "aa"},
+        {"max_positions": "x"},
+        {"stride": 0},
+        {"transform": [{"op": "scale", "factor": 1, "bias": 2}]},
+        {"transform": [{"size": 3}]},
+        {"sha256": None},
+    ],
+)
+def test_damaged_descriptions_are_refused_at_once(exported, values):
+    change(exported, **values)
+    refused(exported, "edge.json")
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    shutil.copytree(FOLDER / "FactorizedPrior", tmp_path / "edge")
+    tables = json.loads((tmp_path / "edge" / "edge.json").read_text())["tables"]["y"]
+    change(tmp_path / "edge", tables={"y": {name: values[:3] for name, values in tables.items()}})
+    with pytest.raises(EdgeError, match="asks for a table"):
+        EdgeEncoder(tmp_path / "edge").encode(photo("RGB"))
+
+
+def test_a_truncated_image_in_memory_is_refused(exported, tmp_path):
+    photo("RGB", (300, 300)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
+    with pytest.raises(EdgeError, match="the image is truncated"):
+        EdgeEncoder(exported).encode(Image.open(tmp_path / "a.png"))
 
 
 def test_unknown_transforms_are_refused(exported):
@@ -253,6 +288,47 @@ def test_mistakes_are_one_line_and_exit_code_two(exported, tmp_path):
         assert done.returncode == 2 and message in done.stderr, done
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_tokens_are_one_word(exported, tmp_path):
+    photo("RGB").save(tmp_path / "a.png")
+    (tmp_path / "token").write_text("two words")
+    token = ("--token_file", tmp_path / "token")
+    done = run("send", exported, tmp_path / "a.png", "--url", "http://127.0.0.1:9", *token)
+    assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'token'} holds no token: expected one word\n"
+
+
+@pytest.mark.parametrize("url", ["http://h:abc", "http://h h", "ftp://127.0.0.1:9"])
+def test_addresses_that_are_none_are_one_line(url):
+    with pytest.raises(EdgeError) as error:
+        edge_client.classify(url, b"1234")
+    assert "\n" not in str(error.value) and url in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"classes": [{}]}',
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
+        b'HTTP/1.1 400 Bad\r\nContent-Length: 17\r\n\r\n{"detail":"a\\nb"}',
+    ],
+)
+def test_foreign_servers_are_one_line(answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(9999)
+                connection.sendall(answer)
+
+        Thread(target=serve, daemon=True).start()
+        with pytest.raises(EdgeError) as error:
+            edge_client.classify(f"http://127.0.0.1:{server.getsockname()[1]}", b"1234")
+    assert "\n" not in str(error.value)
 
 
 class Busy(BaseHTTPRequestHandler):
