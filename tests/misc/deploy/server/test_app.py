@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+import weakref
 
 import httpx
 import numpy as np
@@ -133,6 +134,28 @@ def test_errors_of_the_decoder_have_their_statuses(folders, caplog):
         "the server failed on this request",
     )
     assert "a bug" in caplog.text
+    assert refusal(post(app_of(folders, Decoder(TimeoutError()))))[0] == 500  # the decoder's, not the body's
+
+
+def test_a_body_is_held_once():
+    class Chunk(bytearray):
+        """Bytes that a weak reference can point to."""
+
+    chunks = [Chunk(b"first"), Chunk(b"second"), Chunk(b"third")]
+    first = weakref.ref(chunks[0])
+
+    class Request:
+        headers = {"content-type": "application/octet-stream"}
+
+        async def stream(self):
+            while chunks:
+                yield chunks.pop(0)
+
+    async def read():
+        async with BodyReader().body_of(Request()) as body:
+            return body, first()
+
+    assert asyncio.run(read()) == (b"firstsecondthird", None)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}, {"Content-Type": ""}])
