@@ -1,7 +1,7 @@
 """Serve students over HTTP: streams in, classes or features out, and a page that encodes in the browser at /.
 
 Only the server halves are kept. A stream finds its model by its fingerprint. The running server describes its endpoints
-at /docs. SIGTERM or Ctrl-C ends it once it has answered what it was asked.
+at /docs. SIGTERM or Ctrl-C ends it; what it was asked before is answered, but for what takes more than five seconds.
 """
 
 import argparse
