@@ -1,7 +1,7 @@
 """Serve students over HTTP: streams in, classes or features out, and a page that encodes in the browser at /.
 
 Only the server halves are kept. A stream finds its model by its fingerprint. The running server describes its endpoints
-at /docs. SIGTERM or Ctrl-C ends it once it has answered what it was asked.
+at /docs. SIGTERM or Ctrl-C ends it; what it was asked before is answered, but for what takes more than five seconds.
 """
 
 import argparse
@@ -28,13 +28,14 @@ def get_argparser() -> argparse.ArgumentParser:
     add("--config", action="append", required=True, metavar="FILE", help="of a student; may be repeated")
     add("--weights", action="append", type=Path, metavar="FILE", help="one per --config; default: as scripts/decode.py")
     add("--set", action="append", default=[], metavar="A.B=C", help="override one value of each config")
-    add("--edge", action="append", default=[], type=Path, metavar="DIR", help="exported encoder for the page")
+    add("--edge", action="append", default=[], type=Path, metavar="DIR", help="exported encoder, for everybody's page")
+    add("--examples", action="store_true", help="show some test images of each config, to everybody")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (default: %(default)s)")
     add("--port", type=int, default=8000, help="0 is any free one (default: %(default)s)")
     add("--max_batch", type=positive, default=32, help="streams decoded at once (default: %(default)s)")
     add("--queue", type=positive, default=256, help="streams that may wait; more are sent away (default: %(default)s)")
     add("--threads", type=positive, help="of PyTorch (default: one per core)")
-    add("--token_file", type=Path, metavar="FILE", help="POST requests must bring the word in it as a bearer token")
+    add("--token_file", type=Path, metavar="FILE", help="POST requests, no others, must bring the bearer token in it")
     add("--device", default=default_device(), help="default: %(default)s")
     return parser
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 def load(args: argparse.Namespace) -> list[ServedModel]:
     """Return the models that the arguments name."""
     device = usable_device(args.device)
-    served = [source.load(device) for source in sources_of(args.config, args.weights, args.set)]
+    served = [source.load(device, args.examples) for source in sources_of(args.config, args.weights, args.set)]
     check_distinct([model.info for model in served])
     return served
 

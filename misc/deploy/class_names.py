@@ -5,11 +5,10 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from misc.config.entries import student_path
+from misc.config.entries import IMAGENET_CLASSES, student_path
 from misc.config.load import Config
 
 WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class folder in ImageNet
-IMAGENET_CLASSES = 1000
 
 
 def class_names(config: Config, num_classes: int) -> list[str] | None:

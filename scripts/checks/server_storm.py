@@ -44,6 +44,7 @@ from scripts.checks.mutate_bitstreams import mutated, resealed
 HOST = "127.0.0.1"
 PATIENCE_S = 120.0  # for one answer, while many streams of the largest size wait
 SOON_S = 1.0
+CLOSING_S = 10.0
 DAMAGED = 0.05
 STREAMS = 8
 MIXED, KILLED = 10_000, 2_000  # requests of these checks at most
@@ -113,11 +114,15 @@ class Child:
         command = [sys.executable, str(ROOT / "scripts/serve.py"), *self._options, "--port", str(self.port)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True, start_new_session=True)
         assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("serving"):
+        try:
+            line = process.stdout.readline()
+            if not line.startswith("serving"):
+                raise UserError(f"the server did not start: exit code {process.wait(CLOSING_S)}")
+            self.port = int(line.rpartition(":")[2])
+        except BaseException:  # Ctrl-C reaches this process alone
+            process.kill()
             process.wait()
-            raise UserError(f"the server did not start: exit code {process.returncode}")
-        self.port = int(line.rpartition(":")[2])
+            raise
         return process
 
     def restart(self) -> None:
@@ -243,8 +248,7 @@ class Storm:
         good = self.chance.choice(self.good)
         if self.chance.random() >= DAMAGED:
             return good
-        place = self.chance.randrange(7, len(good.stream) - 4)
-        return Request(good.stream[:place] + good.stream[-4:], None)
+        return Request(damaged(good.stream), None)
 
     async def _flooded(
         self, title: str, requests: Iterable[Request], total: int, most_growth: int
@@ -324,7 +328,8 @@ class Storm:
         waiting = iter([self.chance.choice(self.good) for _ in range(total)])
         outcomes: Counter[str] = Counter()
         clients = [asyncio.create_task(self._persist(waiting, outcomes)) for _ in range(4)]
-        while outcomes["classified"] < total // 3:
+        end = time.perf_counter() + PATIENCE_S
+        while outcomes.total() < total // 3 and time.perf_counter() < end:
             await asyncio.sleep(0.001)
         self.child.process.kill()
         self.child.process.wait()
@@ -334,14 +339,11 @@ class Storm:
 
     async def _persist(self, waiting: Iterable[Request], outcomes: Counter[str]) -> None:
         for request in waiting:
-            while True:
-                try:
-                    async with connected(self.child.port) as connection:
-                        outcomes[outcome_of(request, await connection.post(request.stream))] += 1
-                    break
-                except (OSError, asyncio.IncompleteReadError):
-                    outcomes["tried again"] += 1
-                    await asyncio.sleep(0.1)
+            end = time.perf_counter() + PATIENCE_S
+            while not (outcome := await self._outcome(request)) and time.perf_counter() < end:
+                outcomes["tried again"] += 1
+                await asyncio.sleep(0.1)
+            outcomes[outcome or "lost"] += 1
 
     async def terminate(self) -> tuple[str, int, str]:
         """Send SIGTERM while streams wait: all must be answered, and the process must end with exit code 0."""
@@ -362,11 +364,15 @@ class Storm:
         return f"{BURST}", BURST - outcomes["classified"] + bad_end, outcome
 
     async def _answered(self, request: Request, outcomes: Counter[str]) -> None:
+        outcomes[await self._outcome(request) or "lost"] += 1
+
+    async def _outcome(self, request: Request) -> str | None:
+        """Return the outcome of a request on a connection of its own; None if it is not answered."""
         try:
             async with connected(self.child.port) as connection:
-                outcomes[outcome_of(request, await connection.post(request.stream))] += 1
+                return outcome_of(request, await connection.post(request.stream))
         except (OSError, asyncio.IncompleteReadError):
-            outcomes["lost"] += 1
+            return None
 
 
 def first_class(answer: Answer) -> int:
@@ -383,6 +389,11 @@ def outcome_of(request: Request, answer: Answer) -> str:
     if answer.status == 400 and request.expected in (EITHER, None):
         return "refused"
     return f"wrongly {answer.status}"
+
+
+def damaged(stream: bytes) -> bytes:
+    """Return a stream with a right checksum whose symbols cannot be decoded: a byte is left over."""
+    return resealed(stream[:-4] + b"\1" + stream[-4:])
 
 
 def told(outcomes: Counter[str]) -> str:

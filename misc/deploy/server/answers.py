@@ -75,5 +75,5 @@ DESCRIPTIONS = {
     413: "The body is longer than a stream may be",
     415: f"The body is not {STREAM_TYPE}",
     500: "The server failed on this stream",
-    503: "The server is busy, starting or shutting down: try again",
+    503: "The server is busy or shutting down: try again",
 }

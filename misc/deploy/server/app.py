@@ -6,11 +6,11 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI, HTTPException, Response
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
-from misc.deploy.server.answers import ModelDescription, Models, Status, problems
+from misc.deploy.server.answers import ModelDescription, Models, Status
 from misc.deploy.server.docs import docs_page
 from misc.deploy.server.envelope import Envelope
 from misc.deploy.server.files import Files, ListedFiles
-from misc.deploy.server.limits import BodyReader, busy
+from misc.deploy.server.limits import BodyReader
 from misc.deploy.server.metrics import METRICS_TYPE, Metrics
 from misc.deploy.server.models import EDGE_FILES, ModelInfo
 from misc.deploy.server.streams import Decoder, StreamEndpoints
@@ -27,7 +27,7 @@ def create_app(
     reader: BodyReader | None = None,
     page: Path = PAGE,
 ) -> FastAPI:
-    """Return the server's app; it is ready until its `state.is_ready` is set to False.
+    """Return the server's app.
 
     Args:
         models: those of which streams are taken.
@@ -38,10 +38,9 @@ def create_app(
         page: folder of the page at /.
     """
     app = FastAPI(title="FrankenSplit", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
-    app.state.is_ready = True
     by_fingerprint = {model.fingerprint: model for model in models}
     app.include_router(StreamEndpoints(by_fingerprint, decoder, metrics, reader or BodyReader(), token).router())
-    app.include_router(_information(app, models, metrics))
+    app.include_router(_information(models, metrics))
     endpoints = frozenset(app.openapi()["paths"])
     app.include_router(_pages(app, page))
     for path, files in (("/page", Files(directory=page, check_dir=False)), *_listed(models)):
@@ -50,7 +49,7 @@ def create_app(
     return app
 
 
-def _information(app: FastAPI, models: Sequence[ModelInfo], metrics: Metrics) -> APIRouter:
+def _information(models: Sequence[ModelInfo], metrics: Metrics) -> APIRouter:
     router = APIRouter()
 
     @router.get("/model")
@@ -63,11 +62,9 @@ def _information(app: FastAPI, models: Sequence[ModelInfo], metrics: Metrics) ->
         """Tell that the server lives."""
         return Status(status="alive")
 
-    @router.get("/readyz", responses=problems(503))
+    @router.get("/readyz")
     async def readyz() -> Status:
-        """Tell whether the server takes streams: all models are loaded, and it does not shut down."""
-        if not app.state.is_ready:
-            raise busy("the server is not ready")
+        """Tell that the server takes streams: it listens once all models are loaded, and until it shuts down."""
         return Status(status="ready")
 
     @router.get("/metrics", response_class=PlainTextResponse)

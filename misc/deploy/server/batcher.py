@@ -16,11 +16,13 @@ from misc.deploy.server.decoding import Kind, StreamDecoder, Wanted
 from misc.deploy.server.metrics import Metrics
 
 CLOSING_SECONDS = 5
+# Of the streams that wait or are decoded, in latents of the largest size; it is also 167 latents of 28 x 28.
+MAX_COST = 8
 log = logging.getLogger(__name__)
 
 
 class OverloadedError(Exception):
-    """The queue is full."""
+    """No more streams are taken: too many wait, or the batcher has ended."""
 
 
 class Job(NamedTuple):
@@ -40,7 +42,7 @@ class Batcher:
         decoder: of the streams.
         metrics: to which queue and batches are reported.
         max_batch: streams decoded at once.
-        max_queue: streams that wait.
+        max_queue: streams that wait, if they are small; fewer large ones are taken (`MAX_COST`).
     """
 
     def __init__(self, decoder: StreamDecoder, metrics: Metrics, max_batch: int, max_queue: int):
@@ -49,6 +51,8 @@ class Batcher:
         self._max_batch = max_batch
         self._queue: queue.Queue[Job | None] = queue.Queue(max_queue)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._cost = 0.0
+        self._has_ended = False
         metrics.queue_length.set_function(self._queue.qsize)
 
     def __enter__(self) -> "Batcher":
@@ -56,6 +60,7 @@ class Batcher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._has_ended = True
         with suppress(queue.Full):  # of a thread that hangs
             self._queue.put(None, timeout=CLOSING_SECONDS)
         self._thread.join(CLOSING_SECONDS)
@@ -64,15 +69,22 @@ class Batcher:
         """Return a stream's result (`StreamDecoder.decode`); if this is cancelled in the queue, its work is skipped.
 
         Raises:
-            OverloadedError: too many streams wait already.
+            OverloadedError: too many streams wait already, or the batcher has ended.
             BitstreamError: the stream cannot be decoded.
         """
+        cost = self._decoder.cost(stream)
+        if self._has_ended or self._cost + cost > MAX_COST:
+            raise OverloadedError
         job = Job(Wanted(stream, kind), Future())
         try:
             self._queue.put_nowait(job)
         except queue.Full:
             raise OverloadedError from None
-        return await asyncio.wrap_future(job.result)
+        self._cost += cost
+        try:
+            return await asyncio.wrap_future(job.result)
+        finally:
+            self._cost -= cost
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

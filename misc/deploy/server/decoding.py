@@ -1,6 +1,7 @@
 """Decode a batch of streams of any models and sizes; a stream that fails does so alone."""
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -58,6 +59,16 @@ class StreamDecoder:
                 results |= zip(places, self._rows(group, [batch[place].stream for place in places]), strict=True)
         return [results[place] for place in range(len(batch))]
 
+    def cost(self, packed: bytes) -> float:
+        """Return how long a stream takes: 1 is the largest latent of its model, what is larger is refused at once.
+
+        Raises:
+            BitstreamError: not a stream of a served model.
+        """
+        stream = unpack(packed)
+        model = self.halves[known(stream.fingerprint.hex(), self.halves)].entropy_model
+        return min(1.0, math.prod(stream.size) / model.max_positions)
+
     def _group(self, wanted: Wanted) -> Group:
         stream = unpack(wanted.stream)
         return Group(known(stream.fingerprint.hex(), self.halves), stream.size, wanted.kind)
@@ -70,12 +81,13 @@ class StreamDecoder:
         try:
             return [_finite(row) for row in self._output(group, streams)]
         except Exception as error:
-            if len(streams) > 1:
-                middle = len(streams) // 2
-                return self._rows(group, streams[:middle]) + self._rows(group, streams[middle:])
-            if not isinstance(error, BitstreamError):
-                log.exception("a stream of model %s, latent %s x %s", group.fingerprint, *group.size)
-            return [error]
+            if len(streams) == 1:
+                if not isinstance(error, BitstreamError):
+                    log.exception("a stream of model %s, latent %s x %s", group.fingerprint, *group.size)
+                return [error.with_traceback(None)]  # it would keep tensors alive
+        # Not inside the `except`: there the error keeps its tensors alive, and it may be memory that is lacking.
+        middle = len(streams) // 2
+        return self._rows(group, streams[:middle]) + self._rows(group, streams[middle:])
 
     def _output(self, group: Group, streams: list[bytes]) -> np.ndarray:
         half = self.halves[group.fingerprint]

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from misc.deploy.server.answers import RETRY_SECONDS
 from misc.deploy.server.metrics import Metrics
 
-# The page compiles WebAssembly and shows images that it has made. Nothing comes from other hosts.
+# The page compiles WebAssembly. Nothing comes from other hosts.
 POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; "
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}

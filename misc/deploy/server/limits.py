@@ -69,16 +69,19 @@ class BodyReader:
         chunks: list[bytes] = []
         length = 0
         try:
-            async with asyncio.timeout(self.body_seconds):
-                async for chunk in request.stream():
-                    length += len(chunk)
-                    self._held += len(chunk)
-                    self._check(length)
-                    chunks.append(chunk)
-            yield b"".join(chunks)
-        except TimeoutError:
-            late = f"the body did not arrive within {self.body_seconds:g} seconds"
-            raise HTTPException(408, late, {"Connection": "close"}) from None
+            try:
+                async with asyncio.timeout(self.body_seconds):
+                    async for chunk in request.stream():
+                        length += len(chunk)
+                        self._held += len(chunk)
+                        self._check(length)
+                        chunks.append(chunk)
+            except TimeoutError:
+                late = f"the body did not arrive within {self.body_seconds:g} seconds"
+                raise HTTPException(408, late, {"Connection": "close"}) from None
+            body = b"".join(chunks)
+            chunks.clear()  # or all bytes would be held twice
+            yield body
         finally:
             self._held -= length
 

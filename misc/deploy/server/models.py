@@ -12,12 +12,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from misc.config.entries import image_transform
 from misc.config.load import Config
 from misc.deploy.class_names import class_names, folder_of_test
+from misc.deploy.edge_client import FORMAT
+from misc.deploy.edge_directory import DESCRIPTION, ENCODER
 from misc.deploy.load import load_edge, load_server
 from misc.errors import UserError
 from model.halves import ServerHalf
 
-EDGE_FORMAT = 1
-EDGE_FILES = ("edge.json", "encoder.onnx")
+EDGE_FILES = (DESCRIPTION, ENCODER)
 MAX_EXAMPLES = 8
 
 
@@ -30,7 +31,7 @@ class ModelInfo(NamedTuple):
         num_classes: the width of its classifier.
         class_names: by index; None if they are not known.
         edge: folder of its exported encoder; None if there is none.
-        examples: images of its test data set, one per class; empty if it is not on disk.
+        examples: images of its test data set, one per class; empty if they are not shown, or not on disk.
     """
 
     fingerprint: str
@@ -52,7 +53,9 @@ class ServedModel(NamedTuple):
     half: ServerHalf
 
 
-def load_model(config: Config, path: str, weights: Path, device: torch.device) -> ServedModel:
+def load_model(
+    config: Config, path: str, weights: Path, device: torch.device, with_examples: bool = False
+) -> ServedModel:
     """Load the server half of a student in channels last, and decode one stream with it.
 
     The first pass is slow: PyTorch chooses its kernels in it. The stream is of a black image; its encoder is dropped.
@@ -62,6 +65,7 @@ def load_model(config: Config, path: str, weights: Path, device: torch.device) -
         path: of the config, for clients.
         weights: the student's.
         device: where the model runs.
+        with_examples: whether images of its test data set are shown to everybody.
 
     Raises:
         UserError: weights that do not fit.
@@ -70,7 +74,8 @@ def load_model(config: Config, path: str, weights: Path, device: torch.device) -
     x = image_transform(config)(Image.new("RGB", (256, 256)))
     num_classes = half.decode(load_edge(config, weights).encode(x[None])).shape[1]
     names = class_names(config, num_classes)
-    info = ModelInfo(half.fingerprint.hex(), path, num_classes, names, None, _examples(config))
+    examples = _examples(config) if with_examples else []
+    info = ModelInfo(half.fingerprint.hex(), path, num_classes, names, None, examples)
     return ServedModel(info, half)
 
 
@@ -114,12 +119,12 @@ def _fingerprint_of_export(folder: Path) -> str:
     if missing is not None:
         raise UserError(f"--edge {folder} has no {missing}: expected a folder that scripts/export.py wrote")
     try:
-        edge = json.loads((folder / EDGE_FILES[0]).read_text(encoding="utf-8"))
+        edge = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version, fingerprint = edge["format"], str(edge["fingerprint"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"--edge {folder}: {EDGE_FILES[0]} cannot be read: export it again") from error
-    if version != EDGE_FORMAT:
-        raise UserError(f"--edge {folder} is of format {version}, not {EDGE_FORMAT}: export it again")
+        raise UserError(f"--edge {folder}: {DESCRIPTION} cannot be read: export it again") from error
+    if version != FORMAT:
+        raise UserError(f"--edge {folder} is of format {version}, not {FORMAT}: export it again")
     return fingerprint
 
 

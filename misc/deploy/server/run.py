@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from misc.errors import UserError
@@ -19,7 +19,8 @@ SHUTDOWN_SECONDS = 5
 class IdleProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 without its two endless waits: for the head of a request, and for a client that does not read.
 
-    A head, the first or the next, must arrive in time, and of an answer some bytes must leave in that time.
+    A head, the first or the next, must arrive in time, and of an answer some bytes must leave in that time. A closed
+    connection lives on until all bytes have left, so that holds for it, too.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -48,7 +49,8 @@ class IdleProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_stall()
+        if not self.transport.is_closing():
+            self._stop_stall()
 
     def _expect_less_than(self, unsent: int) -> None:
         self._stop_stall()
@@ -70,8 +72,17 @@ class IdleProtocol(H11Protocol):
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if is_answering or self.transport.is_closing():
             self._stop_watching()
+            self._expect_end()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(IDLE_SECONDS, self.timeout_keep_alive_handler)
+            self._deadline = self.loop.call_later(IDLE_SECONDS, self._close)
+
+    def _close(self) -> None:
+        self.timeout_keep_alive_handler()
+        self._expect_end()
+
+    def _expect_end(self) -> None:
+        if self.transport.is_closing() and self._stall is None:
+            self._expect_less_than(self.transport.get_write_buffer_size())
 
     def _stop_watching(self) -> None:
         if self._deadline is not None:
@@ -80,9 +91,12 @@ class IdleProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which announces itself, ends with exit code 0 and says while it ends that it is not ready."""
+    """uvicorn's server, which announces itself and ends with exit code 0.
 
-    def __init__(self, app: FastAPI, announce: Callable[[], None]):
+    At the end it accepts no connections, and what is in flight has `SHUTDOWN_SECONDS` to finish.
+    """
+
+    def __init__(self, app: ASGIApp, announce: Callable[[], None]):
         config = uvicorn.Config(
             app,
             http=IdleProtocol,
@@ -96,16 +110,14 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         super().__init__(config)
-        self._app = app
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another server has begun to listen there since
+            raise UserError(f"cannot serve: {error.strerror}; choose another --host or --port") from error
         self._announce()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.is_ready = False
-        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -128,6 +140,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-    except OSError as error:
-        raise UserError(f"cannot serve at {host}:{port}: {error.strerror}; choose another --host or --port") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", "not a host name")
+        raise UserError(f"cannot serve at {host}:{port}: {reason}; choose another --host or --port") from error
     return found

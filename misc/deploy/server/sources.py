@@ -28,9 +28,10 @@ class Source(NamedTuple):
     weights: Path
     overrides: tuple[str, ...]
 
-    def load(self, device: torch.device) -> ServedModel:
-        """Load the model; errors are those of `load_model`."""
-        return load_model(compose_config(self.config, self.overrides, mode="test"), self.name, self.weights, device)
+    def load(self, device: torch.device, with_examples: bool = False) -> ServedModel:
+        """Load the model; arguments and errors are those of `load_model`."""
+        config = compose_config(self.config, self.overrides, mode="test")
+        return load_model(config, self.name, self.weights, device, with_examples)
 
 
 def sources_of(

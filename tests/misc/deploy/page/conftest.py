@@ -83,7 +83,8 @@ def server(launch, digits, tmp_path_factory):
         pytest.skip("onnxruntime-web is missing: run scripts/vendor_page.sh")
     edge = tmp_path_factory.mktemp("export") / "edge"
     subprocess.run([sys.executable, "scripts/export.py", "--config", CONFIG, "-o", edge], cwd=REPOSITORY, check=True)
-    arguments = ["--config", CONFIG, "--edge", edge, "--port", "0", "--threads", "1", "--set", f"dataset_root={digits}"]
+    arguments = ["--config", CONFIG, "--edge", edge, "--examples", "--set", f"dataset_root={digits}"]
+    arguments += ["--port", "0", "--threads", "1"]
     command = [sys.executable, "scripts/serve.py", *arguments]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+import weakref
 
 import httpx
 import numpy as np
@@ -133,6 +134,29 @@ def test_errors_of_the_decoder_have_their_statuses(folders, caplog):
         "the server failed on this request",
     )
     assert "a bug" in caplog.text
+    assert refusal(post(app_of(folders, Decoder(TimeoutError()))))[0] == 500  # the decoder's, not the body's
+
+
+def test_a_body_is_held_once():
+    class Chunk(bytearray):
+        """Bytes that a weak reference can point to."""
+
+    chunks = [Chunk(b"first"), Chunk(b"second"), Chunk(b"third")]
+    first = weakref.ref(chunks[0])
+
+    class Request:
+        def __init__(self):
+            self.headers = {"content-type": "application/octet-stream"}
+
+        async def stream(self):
+            while chunks:
+                yield chunks.pop(0)
+
+    async def read():
+        async with BodyReader().body_of(Request()) as body:
+            return body, first()
+
+    assert asyncio.run(read()) == (b"firstsecondthird", None)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}, {"Content-Type": ""}])
@@ -215,11 +239,9 @@ def test_the_models_are_described(folders):
     }
 
 
-def test_a_server_that_shuts_down_is_alive_but_not_ready(folders):
+def test_a_server_that_listens_is_alive_and_ready(folders):
     app = app_of(folders)
-    assert get(app, "/readyz").status_code == get(app, "/healthz").status_code == 200
-    app.state.is_ready = False
-    assert refusal(get(app, "/readyz"))[0] == 503 and get(app, "/healthz").status_code == 200
+    assert get(app, "/readyz").json() == {"status": "ready"} and get(app, "/healthz").json() == {"status": "alive"}
 
 
 def test_requests_are_counted_by_endpoint_and_status(folders):

@@ -23,6 +23,9 @@ class Held:
         assert self.released.wait(10)
         return [self.result(wanted.stream) for wanted in batch]
 
+    def cost(self, stream):
+        return 3 if stream == b"large" else 0.1
+
     def result(self, stream):
         if stream == b"bug in the decoder":
             raise ZeroDivisionError
@@ -96,6 +99,30 @@ def test_a_full_queue_refuses_and_recovers():
         assert await batcher.submit(b"4444", "classes") == 4
 
     run(work, max_queue=2)
+
+
+def test_large_streams_fill_the_queue_sooner():
+    async def work(decoder, batcher):
+        tasks, _ = await queued(decoder, batcher, b"large", b"large")
+        with pytest.raises(OverloadedError):
+            await batcher.submit(b"large", "classes")
+        small = asyncio.create_task(batcher.submit(b"small", "classes"))
+        tasks[0].cancel()  # what nobody waits for makes room
+        await asyncio.sleep(0.01)
+        decoder.released.set()
+        assert await batcher.submit(b"large", "classes") == await small == 5
+
+    run(work)
+
+
+def test_nothing_is_taken_after_the_end():
+    async def work():
+        with Batcher(Held(), Metrics(), 4, 8) as batcher:
+            pass
+        with pytest.raises(OverloadedError):
+            await asyncio.wait_for(batcher.submit(b"late", "classes"), 5)
+
+    asyncio.run(work())
 
 
 def test_work_that_nobody_waits_for_is_skipped():

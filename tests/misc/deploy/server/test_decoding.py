@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ def stream(payload: bytes, size=(4, 4), fingerprint=ONE) -> bytes:
 
 class Half:
     """A stub of a server half: the logits of a stream are its last bytes before the checksum."""
+
+    entropy_model = type("EntropyModel", (), {"max_positions": 64})()
 
     def __init__(self, *errors):
         self.errors = dict(errors)
@@ -69,6 +73,30 @@ def test_an_unexpected_error_is_logged_and_stays_alone(caplog):
     results = decoded(Half((b"\0!", RuntimeError("a bug"))), [stream(b"\0\1"), stream(b"\0!"), stream(b"\0\1")])
     assert [type(result) for result in results] == [np.ndarray, RuntimeError, np.ndarray]
     assert caplog.text.count("a bug") == 1
+
+
+def test_a_failed_batch_is_let_go_before_its_halves_are_tried(monkeypatch):
+    class Tensor:
+        pass
+
+    half, held = Half(), []
+
+    def decode(streams):
+        assert not any(tensor() for tensor in held), "what failed is still in memory"
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        raise BitstreamError("cut")
+
+    monkeypatch.setattr(half, "decode", decode)
+    results = decoded(half, [stream(b"\0\1")] * 4)
+    assert len(held) == 7 and [type(result) for result in results] == [BitstreamError] * 4
+
+
+def test_the_cost_of_a_stream_is_its_share_of_the_largest_latent():
+    decoder = StreamDecoder({ONE.hex(): Half()})
+    assert [decoder.cost(stream(b"", size)) for size in ((4, 4), (2, 32), (128, 128))] == [0.25, 1, 1]
+    with pytest.raises(BitstreamError, match="not served"):
+        decoder.cost(stream(b"", fingerprint=OTHER))
 
 
 def test_what_is_no_stream_or_another_models_is_refused():

@@ -23,8 +23,7 @@ def serve(work, app=None):
 
     sock = bound_socket("127.0.0.1", 0)
     started = threading.Event()
-    app = app or type("App", (), {"__call__": staticmethod(hello), "state": type("State", (), {})()})()
-    server = Server(app, started.set)
+    server = Server(app or hello, started.set)
     server.capture_signals = lambda: pytest.MonkeyPatch().context()  # signals reach the main thread alone
     thread = threading.Thread(target=server.run, args=([sock],))
     thread.start()
@@ -34,7 +33,7 @@ def serve(work, app=None):
     finally:
         server.should_exit = True
         thread.join(20)
-    assert not thread.is_alive() and app.state.is_ready is False
+    assert not thread.is_alive()
 
 
 def test_a_port_is_free_once():
@@ -45,7 +44,19 @@ def test_a_port_is_free_once():
     first.close()
 
 
-@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 80), ("127.0.0.1", 70_000), ("127.0.0.1", -1)])
+def test_a_port_that_another_server_took_in_the_meantime_is_one_line():
+    async def start(second):
+        await Server(None, lambda: pytest.fail("it serves")).serve([second])
+
+    with bound_socket("127.0.0.1", 0) as first, bound_socket(*first.getsockname()) as second:
+        first.listen()
+        with pytest.raises(UserError, match="cannot serve: Address already in use"):
+            asyncio.run(start(second))
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("no.such.host.invalid", 80), ("a..b", 80), ("127.0.0.1", 70_000), ("127.0.0.1", -1)]
+)
 def test_an_address_that_cannot_be_had_is_one_line(host, port):
     with pytest.raises(UserError, match=r"cannot serve at|is no port") as refusal:
         bound_socket(host, port)
@@ -80,29 +91,28 @@ def test_requests_on_one_connection_are_answered(monkeypatch):
 def test_a_request_that_takes_longer_than_an_idle_connection_may_is_answered(monkeypatch):
     monkeypatch.setattr(run, "IDLE_SECONDS", 0.1)
 
-    class Slow:
-        state = type("State", (), {})()
-
-        async def __call__(self, scope, receive, send):
-            await asyncio.sleep(0.5)
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body"})
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
 
     def work(port, server):
         assert httpx.get(f"http://127.0.0.1:{port}").status_code == 200
 
-    serve(work, Slow())
+    serve(work, slow)
 
 
-class Large:
-    """Answers with 64 MiB, more than the system's buffers take."""
+async def large(scope, receive, send):
+    """Answer with 64 MiB, more than the system's buffers take."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"67108864")]})
+    await send({"type": "http.response.body", "body": bytes(2**26)})
 
-    def __init__(self):
-        self.state = type("State", (), {})()
 
-    async def __call__(self, scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"67108864")]})
-        await send({"type": "http.response.body", "body": bytes(2**26)})
+def wait_until_dropped(server):
+    end = time.monotonic() + 10
+    while server.server_state.connections:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_client_that_does_not_read_is_dropped(monkeypatch):
@@ -112,12 +122,39 @@ def test_a_client_that_does_not_read_is_dropped(monkeypatch):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert connection.recv(1) == b"H" and server.server_state.connections
-            end = time.monotonic() + 10
-            while server.server_state.connections:
-                assert time.monotonic() < end
-                time.sleep(0.01)
+            wait_until_dropped(server)
 
-    serve(work, Large())
+    serve(work, large)
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
+def test_a_client_that_leaves_a_few_bytes_unread_is_dropped(monkeypatch, close):
+    """So few that writing is not paused."""
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.3)
+
+    async def small(scope, receive, send):
+        to_client = scope["transport"].get_extra_info("socket")
+        to_client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"60000")]})
+        await send({"type": "http.response.body", "body": bytes(60_000)})
+
+    class Told(run.IdleProtocol):
+        """Tell the app of its transport."""
+
+        def data_received(self, data):
+            self.app = lambda scope, *rest: small(scope | {"transport": self.transport}, *rest)
+            super().data_received(data)
+
+    def work(port, server):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n" + close + b"\r\n")
+            assert connection.recv(1) == b"H" and server.server_state.connections
+            wait_until_dropped(server)
+
+    monkeypatch.setattr(run, "IdleProtocol", Told)
+    serve(work)
 
 
 def test_a_client_that_reads_slowly_gets_everything(monkeypatch):
@@ -132,7 +169,7 @@ def test_a_client_that_reads_slowly_gets_everything(monkeypatch):
                 received += len(data)
                 time.sleep(0.05)  # 16 times: longer than a client may stall
 
-    serve(work, Large())
+    serve(work, large)
     assert received > 2**26
 
 

@@ -39,10 +39,11 @@ def test_a_model_is_loaded_warm_and_described(tmp_path):
         for name in ("notes.txt", f"{number}b.PNG", f"{number}a.jpg"):
             (folder / name).touch()
     config = compose_config(CONFIG, [f"dataset_root={tmp_path}"], mode="test")
-    info, half = load_model(config, CONFIG, WEIGHTS, torch.device("cpu"))
+    info, half = load_model(config, CONFIG, WEIGHTS, torch.device("cpu"), with_examples=True)
     assert info.fingerprint == half.fingerprint.hex() and (info.config, info.num_classes) == (CONFIG, 10)
     assert info.class_names == list("0123456789") and info.name_of(3) == "3" and info.edge is None
     assert info.examples == [tmp_path / "val" / str(number) / f"{number}a.jpg" for number in range(8)]
+    assert load_model(config, CONFIG, WEIGHTS, torch.device("cpu")).info.examples == []
     assert not any(name.startswith("encoder") for name in half.state_dict())
 
 
@@ -57,7 +58,7 @@ def test_examples_are_spread_over_many_classes(tmp_path):
 
 def test_a_data_set_that_is_not_there_gives_neither_names_nor_examples(tmp_path):
     config = compose_config(CONFIG, [f"dataset_root={tmp_path / 'none'}"], mode="test")
-    info = load_model(config, CONFIG, WEIGHTS, torch.device("cpu")).info
+    info = load_model(config, CONFIG, WEIGHTS, torch.device("cpu"), with_examples=True).info
     assert info.class_names is None and info.name_of(3) == "class 3" and info.examples == []
 
 
