@@ -129,7 +129,7 @@ async function classifyPicture(isLatest) {
   showClasses(answer.classes);
   showSizes(stream.length, sizes, cropped);
   showTimes(encoded - begin, answered - encoded, answer.milliseconds);
-  showMap(cropped, bitsPerPosition(loaded.edge, outputs));
+  showMap(cropped, bitsPerPosition(loaded.edge, loaded.tables, outputs));
   element("result").hidden = false;
   say(inWords(answer, stream.length));
   reveal(element("status"));
