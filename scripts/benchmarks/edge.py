@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from misc.config.load import compose_config
+from misc.config.load import Config, compose_config
 from misc.deploy.arguments import add_config, weights_of
 from misc.deploy.export import export
 from misc.errors import exit_on_user_error
@@ -20,6 +20,7 @@ from misc.tables import markdown, text_table
 from scripts.benchmarks.edge_encode import encode_table
 from scripts.benchmarks.edge_process import process_table
 from scripts.benchmarks.edge_serve import serve_table
+from scripts.serve import positive
 
 COMPARED = 50  # images on which int8 is compared with float32: figures are scripts/export.py's to print
 ROUNDS = {"encode": 30, "process": 5, "serve": 3}
@@ -28,37 +29,61 @@ ROUNDS = {"encode": 30, "process": 5, "serve": 3}
 def get_argparser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("what", choices=ROUNDS)
-    add_config(parser)
-    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
-    parser.add_argument("--calibration", type=Path, metavar="DIR", help="encode: images for int8, as scripts/export.py")
-    parser.add_argument("--slim", type=Path, metavar="PYTHON", help="process: of misc/deploy/requirements-edge.txt")
-    parser.add_argument("--requests", type=int, default=1000, help="serve: of each measurement (default: %(default)s)")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    encode = commands.add_parser("encode", help="one image, inside a process")
+    encode.set_defaults(table=of_encoding)
+    add_config(encode)
+    encode.add_argument("--calibration", type=Path, metavar="DIR", help="images for int8, as scripts/export.py")
+
+    process = commands.add_parser("process", help="processes that encode one image: time, memory, environment")
+    process.set_defaults(table=of_processes)
+    add_config(process)
+    slim_help = "of an environment of misc/deploy/requirements-edge.txt (default: this one)"
+    process.add_argument("--slim", type=Path, default=sys.executable, metavar="PYTHON", help=slim_help)
+
+    serve = commands.add_parser("serve", help="requests to the server")
+    serve.set_defaults(table=of_requests)
+    serve.add_argument("--config", required=True, metavar="FILE", help="of a student (see config/README.md)")
+    serve.add_argument("--requests", type=positive, default=1000, help="of each measurement (default: %(default)s)")
+
+    for name, command in commands.choices.items():
+        command.add_argument("--rounds", type=positive, default=ROUNDS[name], help="default: %(default)s")
+        command.add_argument("--markdown", action="store_true", help="print Markdown")
     return parser
 
 
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
-    rounds = args.rounds or ROUNDS[args.what]
-    if args.what == "serve":
-        table = serve_table(args.config, rounds, args.requests)
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            table = of_export(args, rounds, Path(temporary))
+    with tempfile.TemporaryDirectory() as temporary:
+        table = args.table(args, Path(temporary))
     print(markdown(table) if args.markdown else text_table(table))
 
 
-def of_export(args: argparse.Namespace, rounds: int, folder: Path) -> list[list[str]]:
-    """Export the encoder to a folder and return the table of its encoding or of its processes."""
+def of_encoding(args: argparse.Namespace, folder: Path) -> list[list[str]]:
+    config, weights = exported(args, folder)
+    export(config, weights, folder / "int8", args.calibration, int8=True, compared=COMPARED)
+    return encode_table(config, weights, folder, args.rounds)
+
+
+def of_processes(args: argparse.Namespace, folder: Path) -> list[list[str]]:
+    exported(args, folder)
+    student = ["--config", args.config, *(f"--set={override}" for override in args.set)]
+    student += ["--run_dir", str(args.run_dir)] if args.run_dir else []
+    return process_table(student, folder, args.slim, args.rounds)
+
+
+def of_requests(args: argparse.Namespace, _: Path) -> list[list[str]]:
+    return serve_table(args.config, args.rounds, args.requests)
+
+
+def exported(args: argparse.Namespace, folder: Path) -> tuple[Config, Path]:
+    """Export the student's encoder to `float32` in a folder; return its config and weights."""
     config = compose_config(args.config, args.set, mode="test")
     weights = weights_of(config, args)
     export(config, weights, folder / "float32")
-    if args.what == "process":
-        return process_table(args.config, folder, args.slim or Path(sys.executable), rounds)
-    export(config, weights, folder / "int8", args.calibration, int8=True, compared=COMPARED)
-    return encode_table(config, weights, folder, rounds)
+    return config, weights
 
 
 if __name__ == "__main__":

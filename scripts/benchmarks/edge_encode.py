@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ WARM_UP = 5
 TORCH, FLOAT, INT8, WASM = "torch", "ONNX float32", "ONNX int8", "onnxruntime-web, node"
 CODECS = {"JPEG": 20, "WebP": 5}  # qualities at which accuracy is near the students'
 VENDOR = ROOT / "misc/deploy/page/vendor"
+NODE_ENDED = "node ended: see its message above"
 NETWORK, WHOLE = "network", "image to stream"
 Side = Callable[[], float]
 
@@ -92,10 +93,10 @@ def sides_of(edge, folders: dict[str, Path], image: Image.Image, stack: ExitStac
     if shutil.which("node") and VENDOR.is_dir():
         ask = stack.enter_context(node(folders["float32"], image))
         network[WASM], whole[WASM] = lambda: ask(NETWORK), lambda: ask(WHOLE)
-    pixels = v2.Compose([part for part in transform.transforms if isinstance(part, v2.Resize | v2.CenterCrop)])(image)
+    crop = v2.Compose([part for part in transform.transforms if isinstance(part, v2.Resize | v2.CenterCrop)])
     for name, quality in CODECS.items():
         whole[f"{name}, quality {quality}"] = timed(
-            lambda name=name, quality=quality: pixels.save(io.BytesIO(), name, quality=quality)
+            lambda name=name, quality=quality: crop(image).save(io.BytesIO(), name, quality=quality)
         )
     return {NETWORK: network, WHOLE: whole}
 
@@ -117,20 +118,27 @@ def node(folder: Path, image: Image.Image) -> Iterator[Callable[[str], float]]:
     command = ["node", str(Path(__file__).with_name("edge_wasm.mjs")), str(folder), str(image.width), str(image.height)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(image.convert("RGBA").tobytes())
+
+        def write(content: bytes) -> None:
+            try:
+                process.stdin.write(content)
+                process.stdin.flush()
+            except BrokenPipeError as error:
+                raise UserError(NODE_ENDED) from error
 
         def ask(part: str) -> float:
-            process.stdin.write(b"n" if part == NETWORK else b"w")
-            process.stdin.flush()
+            write(b"n" if part == NETWORK else b"w")
             line = process.stdout.readline()
             if not line:
-                raise UserError("node ended: see its message above")
+                raise UserError(NODE_ENDED)
             return float(line)
 
         try:
+            write(image.convert("RGBA").tobytes())
             yield ask
         finally:
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # of what is still buffered
+                process.stdin.close()
 
 
 def in_turns(sides: dict[str, Side], rounds: int, title: str) -> dict[str, list[float]]:

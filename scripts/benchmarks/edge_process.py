@@ -20,23 +20,24 @@ print(code, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHIL
 """
 
 
-def process_table(config: str, exports: Path, slim: Path, rounds: int) -> list[list[str]]:
+def process_table(student: list[str], exports: Path, slim: Path, rounds: int) -> list[list[str]]:
     """Return seconds, peak memory and size of the environment of `scripts/encode.py` and of the exported client.
 
     Args:
-        config: path of the student's config.
+        student: arguments of `scripts/encode.py` that select the student.
         exports: folder with the export `float32`; images and streams are written beside it.
         slim: the client's interpreter.
         rounds: in which each runs once, after one for warm-up.
 
     Raises:
-        UserError: a command fails.
+        UserError: a command fails, or the client's interpreter is none.
     """
+    sizes = [environment_size(python) for python in (sys.executable, str(slim))]
     image = exports / "image.png"
     generated_samples(1).images[0].save(image)
     client = [str(exports / "float32" / "edge_client.py"), "encode", str(exports / "float32")]
     commands = {
-        "scripts/encode.py": [sys.executable, str(ROOT / "scripts/encode.py"), "--config", config],
+        "scripts/encode.py": [sys.executable, str(ROOT / "scripts/encode.py"), *student],
         "edge_client.py": [str(slim), *client],
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
@@ -44,9 +45,9 @@ def process_table(config: str, exports: Path, slim: Path, rounds: int) -> list[l
         for name, command in commands.items():
             found[name].append(run([*command, str(image), "-o", str(exports / "streams")]))
     rows = [["one image, whole process", "seconds", "peak MiB", "environment MiB"]]
-    for name, command in commands.items():
+    for name, size in zip(commands, sizes, strict=True):
         seconds, memory = (statistics.median(values) for values in zip(*found[name][1:], strict=True))
-        rows.append([name, f"{seconds:.2f}", f"{memory:.0f}", f"{environment_size(command[0]):,.0f}"])
+        rows.append([name, f"{seconds:.2f}", f"{memory:.0f}", f"{size:,.0f}"])
     return rows
 
 
@@ -64,7 +65,17 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def environment_size(python: str) -> float:
-    """Return the size on disk of an interpreter's environment in MiB."""
-    prefix = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True)
-    files = (path.lstat() for path in Path(prefix.stdout.strip()).rglob("*"))
+    """Return the size on disk of an interpreter's environment in MiB.
+
+    Raises:
+        UserError: the file is no Python interpreter.
+    """
+    try:
+        done = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
+    except OSError as error:
+        raise UserError(f"cannot run {python}: {error.strerror}") from error
+    prefix = done.stdout.strip()
+    if done.returncode or not prefix:
+        raise UserError(f"{python} is no Python interpreter")
+    files = (path.lstat() for path in Path(prefix).rglob("*"))
     return sum(found.st_blocks * 512 for found in files) / MIB

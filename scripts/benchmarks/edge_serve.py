@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from misc.progress import progress_bar
+from scripts.checks.mutate_bitstreams import resealed
 from scripts.checks.server_storm import Child, connected, random_streams
 
 CLIENTS = (1, 8, 64)
@@ -35,7 +36,7 @@ def serve_table(config: str, rounds: int, requests: int) -> list[list[str]]:
         requests: of one measurement.
     """
     streams = random_streams(argparse.Namespace(config=config, weights=None, seed=0))
-    damaged = [stream[:-5] + bytes([stream[-5] ^ 255]) + stream[-4:] for stream in streams]
+    damaged = [undecodable(stream) for stream in streams]
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         servers = {
@@ -49,6 +50,11 @@ def serve_table(config: str, rounds: int, requests: int) -> list[list[str]]:
                 server, bad = sides[name]
                 found.append(asyncio.run(load(server.port, streams, bad, clients, requests)))
     return [header(), *(row(name, loads) for name in sides)]
+
+
+def undecodable(stream: bytes) -> bytes:
+    """Return a stream with a valid checksum whose payload has a byte too many, which only decoding finds."""
+    return resealed(stream[:-4] + b"\1" + stream[-4:])
 
 
 def header() -> list[str]:

@@ -14,14 +14,15 @@ export const isCameraOffered = () => navigator.mediaDevices?.getUserMedia !== un
  */
 export async function takePicture(dialog) {
   const video = dialog.querySelector("video");
-  video.srcObject = await open();
+  const stream = await open();
   try {
+    video.srcObject = stream;
     dialog.returnValue = "";
     dialog.showModal();
     await event(dialog, "close");
     return dialog.returnValue === "take" ? await frame(video) : null;
   } finally {
-    for (const track of video.srcObject.getTracks()) track.stop();
+    for (const track of stream.getTracks()) track.stop();
     video.srcObject = null;
   }
 }

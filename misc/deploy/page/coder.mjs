@@ -2,9 +2,8 @@
 
 import { elementsOf, sizeOf } from "./symbols.mjs";
 import { pack } from "./stream.mjs";
-import { PRECISION, eliasGamma, tablesOf, uniform } from "./tables.mjs";
+import { PRECISION, eliasGamma, uniform } from "./tables.mjs";
 
-const WORD = 2 ** 32;
 const HALF_WORD = 2 ** 16;
 
 /** A stack of coded symbols, as constriction's AnsCoder: words of 32 bits, and a state of 64 bits in two numbers. */
@@ -17,18 +16,17 @@ export class AnsEncoder {
   push(left, share) {
     if (this.high >>> (32 - PRECISION) >= share) {
       this.words.push(this.low);
-      [this.high, this.low] = [0, this.high];
+      this.low = this.high;
+      this.high = 0;
     }
     // state = quotient * 2^24 + left + remainder; the long division takes 16 bits at a time, so all numbers are exact.
-    let [quotient, remainder] = divide(this.high, share);
-    for (const digit of [this.low >>> 16, this.low & 0xffff]) {
-      const [next, rest] = divide(remainder * HALF_WORD + digit, share);
-      quotient = quotient * HALF_WORD + next;
-      remainder = rest;
-    }
-    const [upper, lower] = divide(quotient, 2 ** (32 - PRECISION));
-    this.high = upper;
-    this.low = lower * 2 ** PRECISION + left + remainder;
+    const first = Math.floor(this.high / share); // below 2^8
+    let rest = (this.high - first * share) * HALF_WORD + (this.low >>> 16);
+    const second = Math.floor(rest / share); // below 2^16, as the third
+    rest = (rest - second * share) * HALF_WORD + (this.low & 0xffff);
+    const third = Math.floor(rest / share);
+    this.high = first * 2 ** 24 + second * 2 ** 8 + (third >>> 8);
+    this.low = (third & 0xff) * 2 ** PRECISION + left + rest - third * share;
   }
 
   /** Return the coded symbols, without the zero bytes at the end. */
@@ -44,13 +42,13 @@ export class AnsEncoder {
  * Return the stream of one image.
  *
  * @param edge the content of edge.json
+ * @param tables its tables, as of tablesOf
  * @param outputs the encoder's, by name: {data: Int32Array, dims: number[]}
  * @param {number} image which of the batch
  * @returns {Uint8Array} equal to the Python coder's for the same symbols
  * @throws {Problem} symbols, or a size, that no stream can hold
  */
-export function encodeStream(edge, outputs, image = 0) {
-  const tables = tablesOf(edge);
+export function encodeStream(edge, tables, outputs, image = 0) {
   const stack = new AnsEncoder();
   for (const entry of edge.order.toReversed()) pushElements(stack, tables[entry.tables], elementsOf(entry, outputs, image));
   return pack(edge.fingerprint, sizeOf(outputs), stack.bytes());
@@ -58,20 +56,29 @@ export function encodeStream(edge, outputs, image = 0) {
 
 /** Push in reverse of the decoder's order: all symbols by table, then the excess of each escape. */
 function pushElements(stack, tables, { symbols, indexes }) {
-  const sorted = symbols.map((symbol, element) => [tables[indexes[element]], symbol, indexes[element]]);
-  sorted.sort((one, other) => one[2] - other[2]).reverse();
-  for (const [table, symbol] of sorted) {
+  const reversed = byTable(indexes, tables.length).reverse();
+  for (const element of reversed) {
+    const table = tables[indexes[element]];
+    const symbol = symbols[element];
     if (table.row(symbol) < table.escape) continue;
     for (const [value, count] of eliasGamma(table.excess(symbol)).toReversed()) stack.push(...uniform(value, count));
   }
-  for (const [table, symbol] of sorted) {
-    const row = table.row(symbol);
+  for (const element of reversed) {
+    const table = tables[indexes[element]];
+    const row = table.row(symbols[element]);
     stack.push(table.left[row], table.left[row + 1] - table.left[row]);
   }
 }
 
-/** Return quotient and remainder of integers below 2^53. */
-function divide(dividend, divisor) {
-  const remainder = dividend % divisor;
-  return [(dividend - remainder) / divisor, remainder];
+/** Return the elements sorted by table; those of one table keep their order. */
+function byTable(indexes, count) {
+  const next = new Int32Array(count + 1); // where the next element of each table goes
+  for (const index of indexes) next[index + 1] += 1;
+  for (let table = 0; table < count; table++) next[table + 1] += next[table];
+  const sorted = new Int32Array(indexes.length);
+  indexes.forEach((index, element) => {
+    sorted[next[index]] = element;
+    next[index] += 1;
+  });
+  return sorted;
 }

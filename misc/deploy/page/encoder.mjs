@@ -5,6 +5,7 @@ import { crop, numbers } from "./pixels.mjs";
 import { Problem } from "./problem.mjs";
 import { file, json } from "./server.mjs";
 import { sizeOf } from "./symbols.mjs";
+import { tablesOf } from "./tables.mjs";
 
 const FORMAT = 1; // of the directory
 const STREAM = 2; // of the stream
@@ -15,6 +16,7 @@ export class Encoder {
     this.ort = ort;
     this.session = session;
     this.edge = edge;
+    this.tables = tablesOf(edge);
   }
 
   /**
@@ -32,7 +34,7 @@ export class Encoder {
       throw new Problem(`The encoder does not take a picture of ${cropped.width} x ${cropped.height}: ${error.message}`);
     });
     this.#check(outputs);
-    return { stream: encodeStream(this.edge, outputs), outputs, cropped };
+    return { stream: encodeStream(this.edge, this.tables, outputs), outputs, cropped };
   }
 
   #check(outputs) {

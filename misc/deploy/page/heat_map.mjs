@@ -1,7 +1,6 @@
 /** Where the bits went: what the tables charge for each position of y. */
 
 import { elementsOf, sizeOf } from "./symbols.mjs";
-import { tablesOf } from "./tables.mjs";
 
 /**
  * Return the bits of each position of y, row by row.
@@ -9,11 +8,14 @@ import { tablesOf } from "./tables.mjs";
  * The bits of z are spread over the positions it describes, those of padding are counted at the nearest position, so the
  * sum is that of all symbols.
  *
+ * @param edge the content of edge.json
+ * @param tables its tables, as of tablesOf
+ * @param outputs the encoder's, by name: {data: Int32Array, dims: number[]}
+ * @param {number} image which of the batch
  * @returns {{height: number, width: number, bits: Float64Array}}
  */
-export function bitsPerPosition(edge, outputs, image = 0) {
+export function bitsPerPosition(edge, tables, outputs, image = 0) {
   const [height, width] = sizeOf(outputs);
-  const tables = tablesOf(edge);
   const bits = new Float64Array(height * width);
   for (const entry of edge.order) {
     const elements = elementsOf(entry, outputs, image);

@@ -129,14 +129,17 @@ async function classifyPicture(isLatest) {
   showClasses(answer.classes);
   showSizes(stream.length, sizes, cropped);
   showTimes(encoded - begin, answered - encoded, answer.milliseconds);
-  showMap(cropped, bitsPerPosition(loaded.edge, outputs));
+  showMap(cropped, bitsPerPosition(loaded.edge, loaded.tables, outputs));
   element("result").hidden = false;
   say(inWords(answer, stream.length));
   reveal(element("status"));
 }
 
 async function usePhotograph(isLatest) {
-  const photograph = await takePicture(element("camera-dialog"));
+  const photograph = await takePicture(element("camera-dialog")).finally(() => {
+    element("camera").disabled = false;
+    element("camera").focus();
+  });
   if (photograph !== null) await use(photograph, isLatest);
 }
 
@@ -150,7 +153,10 @@ function connect() {
   };
   element("camera").hidden = !isCameraOffered();
   element("camera-note").hidden = isCameraOffered();
-  element("camera").onclick = () => attempt(usePhotograph);
+  element("camera").onclick = () => {
+    element("camera").disabled = true; // until the dialog is closed, so that one camera is open at most
+    attempt(usePhotograph);
+  };
   element("model").onchange = () => attempt(changeModel);
   element("blend").oninput = () => blendMap(element("blend").value / 100);
   blendMap(element("blend").value / 100);

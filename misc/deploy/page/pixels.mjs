@@ -7,6 +7,7 @@
 import { Problem } from "./problem.mjs";
 
 const FRACTION_BITS = 22; // of Pillow's fixed-point weights
+const HALF = 2 ** (FRACTION_BITS - 1);
 const FILTERS = {
   bilinear: { reach: 1, weight: (x) => Math.max(1 - x, 0) },
   bicubic: { reach: 2, weight: (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? -0.5 * (((x - 5) * x + 8) * x - 4) : 0) },
@@ -86,15 +87,17 @@ function resample(data, targets, lines, step, lineStep, newLineStep) {
   const resized = new Uint8ClampedArray(4 * targets.length * lines);
   targets.forEach(({ first, weights }, target) => {
     for (let line = 0; line < lines; line++) {
-      for (let channel = 0; channel < 3; channel++) {
-        let sum = 2 ** (FRACTION_BITS - 1);
-        let place = first * step + line * lineStep + channel;
-        for (const weight of weights) {
-          sum += weight * data[place];
-          place += step;
-        }
-        resized[target * step + line * newLineStep + channel] = sum >> FRACTION_BITS;
+      let [red, green, blue] = [HALF, HALF, HALF];
+      let place = first * step + line * lineStep;
+      for (let source = 0; source < weights.length; source++, place += step) {
+        red += weights[source] * data[place];
+        green += weights[source] * data[place + 1];
+        blue += weights[source] * data[place + 2];
       }
+      const to = target * step + line * newLineStep;
+      resized[to] = red >> FRACTION_BITS;
+      resized[to + 1] = green >> FRACTION_BITS;
+      resized[to + 2] = blue >> FRACTION_BITS;
     }
   });
   return resized;
@@ -114,7 +117,7 @@ function weightsOf(from, to, filter) {
       weights.push(filter.weight(Math.abs((source - center + 0.5) * (1 / stretch))));
     }
     const total = weights.reduce((sum, weight) => sum + weight);
-    return { first, weights: weights.map((weight) => roundHalfAway((weight / total) * 2 ** FRACTION_BITS)) };
+    return { first, weights: Int32Array.from(weights, (weight) => roundHalfAway((weight / total) * 2 ** FRACTION_BITS)) };
   });
 }
 

@@ -11,7 +11,7 @@ const PARITY = { even: 0, odd: 1 };
  * @param entry {symbols, indexes, tables, positions}
  * @param outputs the encoder's, by name: {data: Int32Array, dims: [B, C, H, W]}
  * @param {number} image which of the batch
- * @returns {{symbols: number[], indexes: number[], places: number[], height: number, width: number}}
+ * @returns {{symbols: Int32Array, indexes: Int32Array, places: Int32Array, height: number, width: number}}
  *     symbol, table and position (row * width + column) of each element; size of the grid
  * @throws {Problem} a symbol that no stream can hold
  */
@@ -19,23 +19,25 @@ export function elementsOf(entry, outputs, image) {
   const { data, dims } = outputs[entry.symbols];
   const [, channels, height, width] = dims;
   const tables = entry.indexes === null ? null : outputs[entry.indexes].data;
-  const elements = { symbols: [], indexes: [], places: [], height, width };
   const positions = positionsOf(entry.positions, height, width);
+  const [symbols, indexes, places] = Array.from({ length: 3 }, () => new Int32Array(channels * positions.length));
+  let element = 0;
   for (let channel = 0; channel < channels; channel++) {
     const start = (image * channels + channel) * height * width;
     for (const place of positions) {
       const symbol = data[start + place];
       if (Math.abs(symbol) > LARGEST_SYMBOL) throw new Problem("The encoder's output is out of range: try another picture.");
-      elements.symbols.push(symbol);
-      elements.indexes.push(tables ? tables[start + place] : channel);
-      elements.places.push(place);
+      symbols[element] = symbol;
+      indexes[element] = tables ? tables[start + place] : channel;
+      places[element] = place;
+      element += 1;
     }
   }
-  return elements;
+  return { symbols, indexes, places, height, width };
 }
 
 function positionsOf(which, height, width) {
-  const all = Array.from({ length: height * width }, (_, place) => place);
+  const all = Int32Array.from({ length: height * width }, (_, place) => place);
   if (which === "all") return all;
   return all.filter((place) => (Math.floor(place / width) + (place % width)) % 2 === PARITY[which]);
 }

@@ -15,7 +15,7 @@ export class Table {
     this.offset = offset;
     this.escape = rows - 1;
     // constriction's Categorical(perfect=False): every row keeps at least 1, the rest is shared by frequency.
-    this.left = cdf.map((frequency, row) => Math.floor((frequency * (TOTAL - rows)) / 2 ** 16) + row);
+    this.left = Int32Array.from(cdf, (frequency, row) => Math.floor((frequency * (TOTAL - rows)) / 2 ** 16) + row);
   }
 
   /** Return the row of a symbol, the escape if it has none. */

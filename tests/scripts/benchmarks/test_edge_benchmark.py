@@ -2,16 +2,23 @@ import re
 import shutil
 
 import pytest
+import torch
+from PIL import Image
 
+from misc.config.load import compose_config
+from misc.deploy import load_edge
 from misc.deploy.sample_images import generated_samples
 from misc.deploy.transform_steps import transform_steps
 from misc.errors import UserError
+from model.coding.bitstream import BitstreamError, unpack
 from scripts.benchmarks import edge, edge_encode
-from scripts.benchmarks.edge_encode import cells, torch_transform
+from scripts.benchmarks.edge_encode import NETWORK, cells, node, torch_transform
 from scripts.benchmarks.edge_process import environment_size, run
+from scripts.benchmarks.edge_serve import undecodable
 from tests.golden.make_edges import TRANSFORM
 
 CONFIG = ["--config", "config/quickstart/sg_resnet.yaml"]
+WEIGHTS = "resources/weights/quickstart/sg_resnet.safetensors"
 
 
 def test_ratios_are_to_the_first_side_in_the_same_round():
@@ -42,10 +49,52 @@ def test_an_environment_is_measured_where_it_is(tmp_path):
     assert 0.9 < environment_size(str(python)) - before < 1.2
 
 
+@pytest.mark.parametrize("program", ["no/python", "/", "true", "false"])
+def test_no_interpreter_is_one_line(program):
+    with pytest.raises(UserError, match=program):
+        environment_size(program)
+
+
+@pytest.mark.parametrize("script", ["exit 1", "head -c 4000000 >/dev/null"], ids=["at once", "after the picture"])
+def test_node_that_ends_is_one_line(script, tmp_path, monkeypatch):
+    program = tmp_path / "node"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(UserError, match="node ended"), node(tmp_path, Image.new("RGB", (1000, 1000))) as ask:
+        ask(NETWORK)
+
+
+def test_damaged_streams_fail_only_when_they_are_decoded():
+    edge_half = load_edge(compose_config(CONFIG[1], mode="test"), WEIGHTS)
+    (stream,) = edge_half.encode(torch.zeros(1, 3, 64, 64))
+    damaged = unpack(undecodable(stream))
+    with pytest.raises(BitstreamError):
+        edge_half.entropy_model.decompress([damaged.payload], damaged.size)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--set", "a=1"],
+        ["serve", "--slim", "python"],
+        ["process", "--requests", "5"],
+        ["encode", "--slim", "a"],
+    ]
+    + [[what, "--rounds", rounds] for what in edge.ROUNDS for rounds in ("0", "-1")],
+)
+def test_options_without_effect_are_refused(arguments, capsys):
+    what, *options = arguments
+    with pytest.raises(SystemExit) as ended:
+        edge.main([what, *CONFIG, *options])
+    assert ended.value.code == 2 and options[0] in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", edge.ROUNDS)
 def test_every_benchmark_prints_a_table(what, capsys):
-    edge.main([what, *CONFIG, "--rounds", "1", "--requests", "70"])
+    options = {"serve": ["--requests", "70"], "process": ["--set", "dataset_root=none"]}
+    edge.main([what, *CONFIG, "--rounds", "1", *options.get(what, [])])
     out = capsys.readouterr().out
     if what == "encode":
         assert re.search(r"ONNX int8 +[\d.]+ ms \([\d.]+\)", out) and "JPEG, quality 20" in out

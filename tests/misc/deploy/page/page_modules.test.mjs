@@ -6,7 +6,7 @@ const load = (name) => import(new URL(name, page));
 
 const { crc32, pack, varint } = await load("stream.mjs");
 const { encodeStream } = await load("coder.mjs");
-const { eliasGamma, uniform } = await load("tables.mjs");
+const { eliasGamma, tablesOf, uniform } = await load("tables.mjs");
 const { bitsPerPosition, colour, describe } = await load("heat_map.mjs");
 const { crop, numbers } = await load("pixels.mjs");
 const { once } = await load("once.mjs");
@@ -47,13 +47,13 @@ const outputsOf = (symbols, width) => ({
 });
 
 test("a symbol beyond 8192 is refused", () => {
-  encodeStream(edge, outputsOf([8192, -8192], 2));
-  assert.throws(() => encodeStream(edge, outputsOf([8193, 0], 2)), Problem);
-  assert.throws(() => encodeStream(edge, outputsOf([-(2 ** 31), 0], 2)), Problem);
+  encodeStream(edge, tablesOf(edge), outputsOf([8192, -8192], 2));
+  assert.throws(() => encodeStream(edge, tablesOf(edge), outputsOf([8193, 0], 2)), Problem);
+  assert.throws(() => encodeStream(edge, tablesOf(edge), outputsOf([-(2 ** 31), 0], 2)), Problem);
 });
 
 test("bits of an escape: the table's, the code's length, its bits", () => {
-  const { bits } = bitsPerPosition(edge, outputsOf([0, 1, 3], 3)); // excess 1 and 5
+  const { bits } = bitsPerPosition(edge, tablesOf(edge), outputsOf([0, 1, 3], 3)); // excess 1 and 5
   assert.ok(Math.abs(bits[0] - 1) < 1e-6);
   assert.ok(Math.abs(bits[1] - 1 - Math.log2(24)) < 1e-6);
   assert.ok(Math.abs(bits[2] - 1 - Math.log2(24) - 2) < 1e-6);
@@ -68,7 +68,7 @@ test("bits of z cover its block, those of padding count at the edge", () => {
     z: { data: new Int32Array(2), dims: [1, 1, 1, 2] },
     y: { data: new Int32Array(8), dims: [1, 1, 2, 4] },
   };
-  const { bits } = bitsPerPosition(hyper, outputs);
+  const { bits } = bitsPerPosition(hyper, tablesOf(hyper), outputs);
   [2.5, 2.5, 5].forEach((expected, place) => assert.ok(Math.abs(bits[place] - expected) < 1e-6));
 });
 

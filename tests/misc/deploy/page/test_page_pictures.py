@@ -137,6 +137,32 @@ def test_camera(tab, sent):
     assert len(sent) == 1
 
 
+SLOW_CAMERA = """
+window.streams = [];
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (options) => {
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const stream = await open(options);
+    window.streams.push(stream);
+    return stream;
+};
+"""
+
+
+def test_camera_clicked_again_before_it_is_allowed(browser, server):
+    with opened(browser, "about:blank") as tab:
+        tab.add_init_script(SLOW_CAMERA)
+        tab.goto(server)
+        expect_status(tab, "Ready.")
+        tab.evaluate("for (let click = 0; click < 2; click++) document.getElementById('camera').click()")
+        tab.wait_for_timeout(1000)
+        tab.click("text=Take the picture")
+        expect_status(tab, RESULT)
+        tracks = "window.streams.map((stream) => stream.getTracks().map(({ readyState }) => readyState))"
+        assert tab.evaluate(tracks) == [["ended"]]
+        assert tab.evaluate("document.activeElement.id") == "camera"
+
+
 def test_keyboard_alone(tab, sent):
     for _ in range(3):  # choose, camera, first example
         tab.keyboard.press("Tab")
