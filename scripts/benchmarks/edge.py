@@ -5,6 +5,7 @@
     python scripts/benchmarks/edge.py serve --config config/quickstart/sg_resnet.yaml
 
 The alternatives take turns; a table gives medians over the rounds, and the median of each round's ratio to the first.
+`serve` ends with exit code 1 if a good request is not answered.
 """
 
 import argparse
@@ -58,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         table = args.table(args, Path(temporary))
-    print(markdown(table) if args.markdown else text_table(table))
+    print(markdown(table).rstrip() if args.markdown else text_table(table))
+    if args.table is of_requests and any(lost != "0" for *_, lost in table[1:]):
+        sys.exit(1)
 
 
 def of_encoding(args: argparse.Namespace, folder: Path) -> list[list[str]]:

@@ -5,6 +5,7 @@ import json
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,6 +38,8 @@ Side = Callable[[], float]
 def encode_table(config: Config, weights: Path, exports: Path, rounds: int) -> list[list[str]]:
     """Return milliseconds and ratios of every side at 64 x 64 and 224 x 224, on one thread.
 
+    A hyperprior's exported network includes h_a and h_s; PyTorch's is g_a alone.
+
     Args:
         config: the student's.
         weights: the student's.
@@ -63,7 +66,8 @@ def resized(folder: Path, size: int) -> Path:
     shutil.copytree(folder, copy, dirs_exist_ok=True)
     edge = json.loads((copy / "edge.json").read_text())
     for step in edge["transform"]:
-        step.update({name: size for name in ("size", "height", "width") if name in step})
+        for name in {"size", "height", "width"} & step.keys():
+            step[name] = [size, size] if isinstance(step[name], list) else size
     (copy / "edge.json").write_text(json.dumps(edge))
     return copy
 
@@ -93,6 +97,8 @@ def sides_of(edge, folders: dict[str, Path], image: Image.Image, stack: ExitStac
     if shutil.which("node") and VENDOR.is_dir():
         ask = stack.enter_context(node(folders["float32"], image))
         network[WASM], whole[WASM] = lambda: ask(NETWORK), lambda: ask(WHOLE)
+    else:
+        print(f"{WASM}: not measured, needs Node.js and `bash scripts/vendor_page.sh`", file=sys.stderr)
     crop = v2.Compose([part for part in transform.transforms if isinstance(part, v2.Resize | v2.CenterCrop)])
     for name, quality in CODECS.items():
         whole[f"{name}, quality {quality}"] = timed(

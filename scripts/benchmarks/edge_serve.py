@@ -7,9 +7,10 @@ import random
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from misc.errors import UserError
 from misc.progress import progress_bar
 from scripts.checks.mutate_bitstreams import resealed
 from scripts.checks.server_storm import Child, connected, random_streams
@@ -77,24 +78,30 @@ def row(name: str, loads: dict[tuple[str, int], list[Load]]) -> list[str]:
 
 
 async def load(port: int, streams: list[bytes], bad: list[bytes], clients: int, requests: int) -> Load:
-    """Let clients send streams, each the next as soon as it has an answer; five percent are bad, if there are any."""
+    """Let clients send streams, each the next as soon as it has an answer; five percent are bad, if there are any.
+
+    A client whose connection breaks sends no more; what no client sends is lost.
+
+    Raises:
+        UserError: no good stream was answered.
+    """
     chance = random.Random(0)
-    left = iter(range(requests))
+    are_good = [not bad or chance.random() >= DAMAGED for _ in range(requests)]
+    left = iter(are_good)
     seconds: list[float] = []
-    lost = 0
 
     async def client() -> None:
-        nonlocal lost
-        async with connected(port) as connection:
-            for _ in left:
-                is_good = not bad or chance.random() >= DAMAGED
-                start = time.perf_counter()
-                answer = await connection.post(chance.choice(streams if is_good else bad))
-                if is_good and answer.status == 200:
-                    seconds.append(time.perf_counter() - start)
-                elif is_good:
-                    lost += 1
+        with suppress(OSError, asyncio.IncompleteReadError):
+            async with connected(port) as connection:
+                for is_good in left:
+                    start = time.perf_counter()
+                    answer = await connection.post(chance.choice(streams if is_good else bad))
+                    if is_good and answer.status == 200:
+                        seconds.append(time.perf_counter() - start)
 
     start = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return Load(len(seconds) / (time.perf_counter() - start), seconds, lost)
+    took = time.perf_counter() - start
+    if not seconds:
+        raise UserError(f"the server answered none of {sum(are_good):,} good streams")
+    return Load(len(seconds) / took, seconds, sum(are_good) - len(seconds))

@@ -1,3 +1,5 @@
+import asyncio
+import json
 import re
 import shutil
 
@@ -12,9 +14,9 @@ from misc.deploy.transform_steps import transform_steps
 from misc.errors import UserError
 from model.coding.bitstream import BitstreamError, unpack
 from scripts.benchmarks import edge, edge_encode
-from scripts.benchmarks.edge_encode import NETWORK, cells, node, torch_transform
+from scripts.benchmarks.edge_encode import NETWORK, cells, node, resized, torch_transform
 from scripts.benchmarks.edge_process import environment_size, run
-from scripts.benchmarks.edge_serve import undecodable
+from scripts.benchmarks.edge_serve import Load, load, undecodable
 from tests.golden.make_edges import TRANSFORM
 
 CONFIG = ["--config", "config/quickstart/sg_resnet.yaml"]
@@ -31,6 +33,21 @@ def test_the_transform_of_an_export_is_torchvisions():
     (image,) = generated_samples(1).images
     assert torch_transform(steps)(image).equal(TRANSFORM(image))
     assert steps == transform_steps(TRANSFORM)  # unchanged
+
+
+@pytest.mark.parametrize("size", [64, [64, 80]])
+def test_an_export_of_another_size(size, tmp_path):
+    steps = [
+        {"op": "resize", "size": size, "interpolation": "bilinear"},
+        {"op": "center_crop", "height": 64, "width": 60},
+        {"op": "scale", "factor": 1 / 255},
+    ]
+    original = tmp_path / "float32"
+    original.mkdir()
+    (original / "edge.json").write_text(json.dumps({"transform": steps}))
+    copy = json.loads((resized(original, 224) / "edge.json").read_text())["transform"]
+    assert torch_transform(copy)(generated_samples(1).images[0]).shape == (3, 224, 224)
+    assert json.loads((original / "edge.json").read_text())["transform"] == steps  # unchanged
 
 
 def test_processes_are_measured_and_failures_told():
@@ -73,6 +90,53 @@ def test_damaged_streams_fail_only_when_they_are_decoded():
         edge_half.entropy_model.decompress([damaged.payload], damaged.size)
 
 
+def load_on(statuses: list[int | None], clients: int) -> Load:
+    """Return the load of good streams on a server that answers with these statuses; None closes the connection."""
+    left = iter(statuses)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (await reader.read(1000)).endswith(b"stream") and (status := next(left)):
+            writer.write(b"HTTP/1.1 %d -\r\nContent-Length: 0\r\n\r\n" % status)
+        writer.close()
+
+    async def both() -> Load:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await load(server.sockets[0].getsockname()[1], [b"stream"], [], clients, len(statuses))
+
+    return asyncio.run(both())
+
+
+@pytest.mark.parametrize(
+    ("statuses", "clients", "lost"),
+    [
+        ([200] * 9, 3, 0),
+        ([200, 400, 503, 200], 2, 2),
+        ([200, None, 200, 200], 2, 1),
+        ([200, None, 200, 200], 1, 3),
+    ],
+)
+def test_good_streams_without_an_answer_are_lost(statuses, clients, lost):
+    found = load_on(statuses, clients)
+    assert found.lost == lost and len(found.seconds) == len(statuses) - lost and found.rate > 0
+
+
+def test_a_server_without_good_answers_is_one_line():
+    with pytest.raises(UserError, match="answered none of 3 good streams"):
+        load_on([500, None, 503], 2)
+
+
+@pytest.mark.parametrize(("lost", "code"), [("0", None), ("2", 1)])
+def test_lost_streams_end_with_exit_code_1(lost, code, monkeypatch, capsys):
+    monkeypatch.setattr(edge, "serve_table", lambda *_: [["", "lost"], ["one", "0"], ["batches", lost]])
+    if code is None:
+        edge.main(["serve", *CONFIG])
+    else:
+        with pytest.raises(SystemExit) as ended:
+            edge.main(["serve", *CONFIG])
+        assert ended.value.code == code
+    assert "batches" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -92,8 +156,13 @@ def test_options_without_effect_are_refused(arguments, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", edge.ROUNDS)
-def test_every_benchmark_prints_a_table(what, capsys):
-    options = {"serve": ["--requests", "70"], "process": ["--set", "dataset_root=none"]}
+def test_every_benchmark_prints_a_table(what, tmp_path, capsys):
+    generated_samples(1).images[0].save(tmp_path / "image.png")
+    options = {
+        "encode": ["--calibration", str(tmp_path)],
+        "serve": ["--requests", "70"],
+        "process": ["--set", "dataset_root=none"],
+    }
     edge.main([what, *CONFIG, "--rounds", "1", *options.get(what, [])])
     out = capsys.readouterr().out
     if what == "encode":
