@@ -17,7 +17,12 @@ fail() {
 cd "$(dirname "$0")/../misc/deploy/page"
 command -v npm >/dev/null || fail "npm is needed to fetch $PACKAGE: install Node.js"
 folder=$(mktemp -d .vendor-XXXXXX)
-trap 'rm -rf "$folder"' EXIT
+old=$folder.old # the vendor folder, until another is in its place
+clean_up() {
+    [ -d vendor ] || [ ! -d "$old" ] || mv "$old" vendor
+    rm -rf "$folder" "$old"
+}
+trap clean_up EXIT
 archive=$(npm pack --silent --pack-destination "$folder" "$PACKAGE") ||
     fail "npm could not fetch $PACKAGE: check the network and npm's registry, then try again"
 names=$(awk '{print $2}' <<<"$SUMS")
@@ -29,6 +34,6 @@ sha256=$(command -v sha256sum || echo "shasum -a 256")
 (cd "$folder" && grep . <<<"$SUMS" | $sha256 --check) >/dev/null 2>&1 ||
     fail "the files of $PACKAGE differ from those that were checked: nothing is installed"
 chmod 755 "$folder"
-rm -rf vendor
-mv "$folder" vendor
+[ ! -d vendor ] || mv vendor "$old"
+mv "$folder" vendor || fail "cannot write to $(pwd)/vendor"
 echo "wrote $(pwd)/vendor/:" $names

@@ -53,6 +53,7 @@ MIB = 2**20
 # What the server's memory may grow by: by noise, and by the latents of the largest size that are decoded at once.
 NOISE_MIB, LARGEST_MIB = 128, 2048
 EITHER = -1
+RIGHT = ("classified", "refused", "sent away")
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -263,7 +264,7 @@ class Storm:
         memory, now = self._early_memory or memory, self.child.memory()
         grown = now > memory + most_growth
         outcome = f"{told(outcomes)}; {rate:.0f}/s; {memory:.0f} MiB at a tenth, {now:.0f} MiB at the end"
-        return f"{total:,}", total - outcomes["classified"] - outcomes["refused"] + grown, outcome
+        return f"{total:,}", total - sum(outcomes[name] for name in RIGHT) + grown, outcome
 
     def _noting_memory(self, requests: Iterable[Request], total: int) -> Iterable[Request]:
         self._early_memory = 0.0
@@ -383,11 +384,13 @@ def first_class(answer: Answer) -> int:
 
 
 def outcome_of(request: Request, answer: Answer) -> str:
-    """Return "classified" or "refused" if that is right, or else what is wrong."""
+    """Return "classified", "refused" or "sent away" if that is right, or else what is wrong."""
     if answer.status == 200 and request.expected in (EITHER, first_class(answer)):
         return "classified"
     if answer.status == 400 and request.expected in (EITHER, None):
         return "refused"
+    if answer.status == 503 and request.expected == EITHER:  # a few streams of the largest size fill the queue
+        return "sent away"
     return f"wrongly {answer.status}"
 
 

@@ -47,10 +47,10 @@ export function showSizes(bytes, codecs, { width, height }) {
     "At a lower quality they are smaller and harder to classify.";
 }
 
-/** Show how long the encoder, the round trip and the server took, in milliseconds. */
+/** Show how long the encoder, the round trip and the server (its queue included) took, in milliseconds. */
 export function showTimes(encoding, roundTrip, server) {
   element("encoding").textContent = milliseconds(encoding);
-  element("round-trip").textContent = `${milliseconds(roundTrip)}, of which the server computed ${milliseconds(server)}`;
+  element("round-trip").textContent = `${milliseconds(roundTrip)}, of which the server took ${milliseconds(server)}`;
 }
 
 /** Show the encoded pixels and, over them, the bits of each position. */

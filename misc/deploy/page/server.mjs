@@ -8,7 +8,7 @@ const PATIENCE = 60_000; // milliseconds
 export const models = async () => (await json("/model")).models;
 
 /** Return the content of a JSON file. */
-export const json = (path) => request(path, (response) => response.json());
+export const json = (path) => request(path, contentOf);
 
 /** Return the content of a file as a Blob. */
 export const file = (path) => request(path, (response) => response.blob());
@@ -21,7 +21,18 @@ export const file = (path) => request(path, (response) => response.blob());
  */
 export function classify(stream, token) {
   const headers = { "Content-Type": "application/octet-stream", ...(token && { Authorization: `Bearer ${token}` }) };
-  return request("/classify", (response) => response.json(), { method: "POST", headers, body: stream });
+  return request("/classify", contentOf, { method: "POST", headers, body: stream });
+}
+
+/** Return the content of a JSON answer. */
+async function contentOf(response) {
+  const text = await response.text();
+  try {
+    return JSON.parse(text);
+  } catch {
+    const { pathname } = new URL(response.url);
+    throw new PassingProblem(`${pathname} is no FrankenSplit server's: check that scripts/serve.py runs at this address.`);
+  }
 }
 
 async function request(path, read, options = {}) {
@@ -31,7 +42,8 @@ async function request(path, read, options = {}) {
   return read(response).catch(refuseSilence);
 }
 
-function refuseSilence() {
+function refuseSilence(error) {
+  if (error instanceof Problem) throw error;
   throw new PassingProblem("The server does not answer: check that scripts/serve.py is running, then try again.");
 }
 

@@ -45,6 +45,8 @@ BAD = Answer(400, b'{"detail": "cut"}', 0.1)
         (EITHER, BAD, "refused"),
         (EITHER, Answer(500, b"", 0.1), "wrongly 500"),
         (3, Answer(503, b"", 0.1), "wrongly 503"),
+        (None, Answer(503, b"", 0.1), "wrongly 503"),
+        (EITHER, Answer(503, b"", 0.1), "sent away"),
     ],
 )
 def test_outcomes(expected, answer, outcome):

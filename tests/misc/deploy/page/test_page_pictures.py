@@ -69,6 +69,7 @@ def test_every_example(tab, sent, server, digits, encode):
     expected = {encode(path) for path in digits.glob("val/*/*.png")}
     assert len(set(sent)) == 8 and set(sent) <= expected
     assert tab.locator("#sizes li").all_inner_texts()[0].split() == ["Sent", str(len(sent[-1])), "bytes"]
+    assert re.fullmatch(r"[\d.]+ ms, of which the server took [\d.]+ ms", tab.inner_text("#round-trip"))
     assert hosts == {server.removeprefix("http://")}
     assert tab.complaints == []
 

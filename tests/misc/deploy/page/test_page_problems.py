@@ -83,6 +83,16 @@ def test_server_gone_at_first(browser, server):
         expect_status(tab, "Ready.")
 
 
+@pytest.mark.parametrize("path", ["/model", "/classify"])
+def test_another_server(path, browser, server):
+    with opened(browser, "about:blank") as tab:
+        tab.route(f"**{path}", lambda route: route.fulfill(status=200, body="<p>Sign in</p>"))
+        tab.goto(server)
+        if path == "/classify":
+            tab.click("#examples button >> nth=0")
+        assert f"{path} is no FrankenSplit server's" in problem_of(tab)
+
+
 def test_busy_server(tab):
     answer = {"status": 503, "headers": {"Retry-After": "7"}, "json": {"detail": "busy"}}
     tab.route("**/classify", lambda route: route.fulfill(**answer))
