@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,7 @@ def broken_links(readme: Path) -> list[str]:
 
 
 EDGE_CLIENT = "misc/deploy/edge_client.py"
+NEED_RAY = ("scripts/checks/ray_replicas.py",)  # misc/deploy/requirements-ray.txt
 OTHER_PROGRAMS = ("source", "export", "cp", "pip", "curl", "serve", "ray")
 
 
@@ -110,7 +112,7 @@ def command_of(line: str) -> Iterator[Command]:
 def mistakes(command: Command) -> list[str]:
     """Return what is wrong with a command: a script or config that is missing, or arguments that it does not take."""
     missing = [word for word in (command.script, *command.args) if is_missing(word)]
-    if missing or not command.script.endswith(".py"):
+    if missing or not command.script.endswith(".py") or (command.script in NEED_RAY and find_spec("ray") is None):
         return missing
     module = import_module(".".join(Path(command.script).with_suffix("").parts))
     parse = module.get_argparser().parse_args if hasattr(module, "get_argparser") else module.parse_args
