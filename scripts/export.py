@@ -5,7 +5,8 @@
 
 The client needs onnxruntime, NumPy and Pillow. Before the export is done, images are encoded by the model and by the
 client: the config's test images if they are on disk, else those of --calibration, else generated ones. The streams of a
-float encoder must be equal; of an int8 one, the differences are printed.
+float encoder must be equal, but for numbers that PyTorch and ONNX Runtime round apart, which are counted; of an int8
+one, the differences are printed.
 """
 
 import argparse

@@ -106,15 +106,16 @@ def compare(floating: EdgeEncoder, quantised: EdgeEncoder, samples: Samples, ser
     streams: tuple[list[bytes], list[bytes]] = ([], [])
     for image in progress_bar(samples.images, "comparing with float32"):
         x = floating.transform(image)
-        symbols = [np.concatenate([part[1] for part in client.symbols(x)[1]]) for client in (floating, quantised)]
+        coded = [client.symbols(x) for client in (floating, quantised)]
+        symbols = [np.concatenate([part[1] for part in parts]) for _, parts in coded]
         distance = np.abs(symbols[0] - symbols[1])
         changed, most, total = (
             changed + int((distance > 0).sum()),
             max(most, int(distance.max())),
             total + len(distance),
         )
-        for client, found in zip((floating, quantised), streams, strict=True):
-            found.append(client.encode_tensor(x))
+        for client, found, (size, parts) in zip((floating, quantised), streams, coded, strict=True):
+            found.append(client.pack(size, parts))
     sent = tuple(sum(map(len, found)) / len(found) for found in streams)
     top1 = None
     if server is not None and samples.labels is not None:

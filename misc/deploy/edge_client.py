@@ -116,7 +116,10 @@ class EdgeEncoder:
 
     def encode_tensor(self, x: np.ndarray) -> bytes:
         """Return the stream of a transformed image, float32 (3, H, W); errors are those of `encode`."""
-        size, parts = self.symbols(x)
+        return self.pack(*self.symbols(x))
+
+    def pack(self, size: tuple[int, int], parts: list[tuple["Part", np.ndarray, np.ndarray]]) -> bytes:
+        """Return the stream of what `symbols` returned."""
         stack = self._stack()
         for part, symbols, indexes in reversed(parts):
             _push(stack, self._tables[part.tables], symbols, indexes)
