@@ -17,6 +17,7 @@ from misc.devices import default_device, share_cores
 from misc.distributed.ranks import Ranks, joined_ranks, own_device
 from misc.errors import UserError, exit_on_user_error
 from misc.evaluation.evaluate import evaluate
+from misc.sweeps.table import curves_of
 from misc.training.checks import check_shares, check_tails
 from misc.training.dry_run import try_out
 from misc.training.run_folder import default_run_dir, lock_run, provenance
@@ -36,6 +37,8 @@ def get_argparser() -> argparse.ArgumentParser:
     add("--skip_ckpt", action="store_true", help="train from scratch, not from existing weights")
     add("--resume", action="store_true", help="resume the run if it was interrupted, else begin it")
     add("--student_only", action="store_true", help="leave the teacher out of the test")
+    add("--rate", type=float, metavar="R", help="test a student of variable rate at R in [0, 1]; default: all levels")
+    add("--results", type=Path, metavar="CSV", help="of scripts/sweep.py: print BD-rates against its methods")
     add("--dry_run", action="store_true", help="try the config at full size on random weights and images")
     add("--log_config", action="store_true", help="print the resolved config")
     return parser
@@ -66,6 +69,7 @@ def run(args: argparse.Namespace, run_dir: Path, ranks: Ranks) -> None:
     entries = config.data["models"]
     check_teacher(entries.get("teacher_model"))
     flags = {"test_only": args.test_only, "skip_ckpt": args.skip_ckpt, "resume": args.resume}
+    anchors = curves_of(args.results) if args.results else None
     plan = plan_run(trained_model(entries), run_dir, config.resolved, args.seed, **flags, ranks=ranks)
     if plan.overwrites_parameters:
         entries = {**entries, trained_name(entries): without_trained_parts(trained_model(entries))}
@@ -78,7 +82,8 @@ def run(args: argparse.Namespace, run_dir: Path, ranks: Ranks) -> None:
     weights = plan.weights
     if plan.train:
         weights = train_run(config, models, device, run_dir, plan.checkpoint, ranks, origin)
-    evaluate(config.data, models, device, args.student_only, run_dir, {"weights": str(weights), **origin}, ranks)
+    origin = {"weights": str(weights), **origin}
+    evaluate(config.data, models, device, args.student_only, run_dir, origin, ranks, args.rate, anchors)
 
 
 def mode_of(args: argparse.Namespace, ranks: Ranks) -> Mode:

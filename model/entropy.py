@@ -1,6 +1,6 @@
 """Channel: entropy models on CompressAI's latent codecs; y -> bytes -> y_hat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 
 import torch
@@ -27,10 +27,13 @@ from model.coding.derived import Derived
 from model.coding.transmission import (
     CheckerboardTransmission,
     FactorizedTransmission,
+    GainedTransmission,
     HyperTransmission,
     RasterTransmission,
     ScaleTransmission,
 )
+from model.gained_bottleneck import GainedBottleneckLatentCodec
+from model.gains import DEFAULT_RATE, Gains, GainUnits
 from model.layers import Magnitude, ResidualBlock
 
 
@@ -50,6 +53,11 @@ class EntropyModel(nn.Module):
             after decoding; the padding's bits are counted and sent.
         max_positions: the largest latent that is coded, padding included; bounds the cost of untrusted streams.
         transmission: class of the coding procedure, constructed from a codec.
+        gains: the levels of a model of variable rate; None if the model has one rate.
+
+    Args:
+        latent_channels: channels of y.
+        levels: lmbda of each level of a model of variable rate, falling; None for a model of one rate.
     """
 
     codec: LatentCodec
@@ -57,23 +65,39 @@ class EntropyModel(nn.Module):
     max_positions = MAX_POSITIONS
     transmission: Callable[[LatentCodec], Callable[..., Tensor]]
 
-    def __init__(self):
+    def __init__(self, latent_channels: int, levels: Sequence[float] | None = None):
         super().__init__()
-        self._derived = Derived()
+        self.gains = None if levels is None else GainUnits(levels, latent_channels)
+        self._derived: Derived[Callable[..., Tensor]] = Derived()
 
-    def forward(self, y: Tensor) -> Tensor:
-        """Return y_hat, of y's shape (B, C, H, W)."""
-        return self.estimate(y)[0]
+    def forward(self, y: Tensor, level: int | None = None) -> Tensor:
+        """Return y_hat, of y's shape (B, C, H, W); levels as for `estimate`."""
+        return self.estimate(y, level)[0]
 
-    def estimate(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return y_hat, and the likelihoods of all elements of "y" and, with a hyper latent, of "z"."""
+    def estimate(self, y: Tensor, level: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return y_hat, and the likelihoods of all elements of "y" and, with a hyper latent, of "z".
+
+        Args:
+            y: (B, C, H, W).
+            level: of a model of variable rate, 0 to `gains.last`; None draws one per image in training, and is the
+                middle one in evaluation.
+        """
         with torch.autocast(y.device.type, enabled=False):
-            out = self.codec(self._padded(y.float()))
-        return _cropped(out["y_hat"], y.shape[-2:]), out["likelihoods"]
+            if self.gains is None:
+                out = self.codec(self._padded(y.float()))
+                return _cropped(out["y_hat"], y.shape[-2:]), out["likelihoods"]
+            drawn = self.training and level is None
+            gains = self.gains(self.gains.drawn(len(y)) if drawn else self._levels(level, y))
+            out = self._gained_codec(self._padded(y.float()) * gains.gain, gains)
+            return _cropped(out["y_hat"], y.shape[-2:]) * gains.inverse, out["likelihoods"]
 
     @torch.no_grad()
-    def compress(self, y: Tensor) -> list[bytes]:
+    def compress(self, y: Tensor, level: int | None = None) -> list[bytes]:
         """Return one string per image of y (B, C, H, W); needs the coder's tables (`update()`).
+
+        Args:
+            y: (B, C, H, W).
+            level: as for `estimate`.
 
         Raises:
             BitstreamError: a latent larger than `max_positions`.
@@ -83,37 +107,76 @@ class EntropyModel(nn.Module):
         self._padded_size(y.shape[-2:])
         if not torch.isfinite(y).all():
             raise UserError("the latent y holds infinities or NaN: there is nothing to send")
-        sender, padded = Sender(len(y)), self._padded(y.float())
-        self._current_transmission()(sender, len(y), tuple(padded.shape[-2:]), padded)
+        sender = Sender(len(y))
+        levels = None if self.gains is None else self._levels(level, y)
+        self._transmit(self._current_transmission(), sender, y, levels)
         return sender.strings()
 
     @torch.no_grad()
-    def decompress(self, strings: list[bytes], size: tuple[int, int]) -> Tensor:
+    def decompress(self, strings: list[bytes], size: tuple[int, int], levels: Sequence[int] | None = None) -> Tensor:
         """Return y_hat (B, C, *size), float32, from the strings of B images with latents of `size` (H, W).
+
+        Args:
+            strings: one per image.
+            size: of y.
+            levels: one per image, of a model of variable rate.
 
         Raises:
             BitstreamError: strings that are not from `compress` with this model and size.
         """
         padded = self._padded_size(size)
-        receiver = Receiver(strings, next(self.parameters()).device)
-        y_hat = self._current_transmission()(receiver, len(strings), padded, None)
+        device = next(self.parameters()).device
+        receiver = Receiver(strings, device)
+        gains = None if self.gains is None else self.gains(torch.tensor(levels, device=device))
+        y_hat = self._current_transmission()(receiver, len(strings), padded, None, gains)
         receiver.finish()
-        return _cropped(y_hat, size)
+        return _cropped(y_hat, size) if gains is None else _cropped(y_hat, size) * gains.inverse
 
-    def recorder(self) -> Callable[[Tensor], list[Call]]:
-        """Return a function of a finite y (B, C, H, W): the calls that `compress` makes, as tensors to be exported."""
+    def recorder(self) -> Callable[..., list[Call]]:
+        """Return a function of a finite y (B, C, H, W) and, with variable rate, levels (B,), int64.
+
+        It returns the calls that `compress` makes, as tensors to be exported.
+        """
         transmission = self._current_transmission()
 
-        def record(y: Tensor) -> list[Call]:
-            recorder, padded = Recorder(), self._padded(y.float())
-            transmission(recorder, y.shape[0], tuple(padded.shape[-2:]), padded)
+        def record(y: Tensor, levels: Tensor | None = None) -> list[Call]:
+            recorder = Recorder()
+            self._transmit(transmission, recorder, y, levels)
             return recorder.calls
 
         return record
 
+    def level_of(self, rate: float | None) -> int | None:
+        """Return the level of a rate in [0, 1]: None for a model of one rate, the middle one for no rate.
+
+        Raises:
+            UserError: a rate for a model that has one only, or outside of 0 to 1.
+        """
+        if self.gains is not None:
+            return self.gains.level_of(DEFAULT_RATE if rate is None else rate)
+        if rate is not None:
+            raise UserError("this student has one rate: a rate can be chosen if entropy_model has `levels`")
+        return None
+
     def edge_parameters(self) -> int:
         """Return the number of parameters that the device needs besides g_a."""
         return 0
+
+    def _transmit(
+        self, transmission: Callable[..., Tensor], end: Sender | Recorder, y: Tensor, levels: Tensor | None
+    ) -> None:
+        gains = None if levels is None or self.gains is None else self.gains(levels)
+        padded = self._padded(y.float())
+        gained = padded if gains is None else padded * gains.gain
+        transmission(end, y.shape[0], tuple(padded.shape[-2:]), gained, gains)
+
+    def _gained_codec(self, y: Tensor, gains: Gains) -> dict:
+        """Run the codec on y times its gain; the factorized prior's densities depend on the gain."""
+        return self.codec(y)
+
+    def _levels(self, level: int | None, y: Tensor) -> Tensor:
+        chosen = self.level_of(None) if level is None else level
+        return torch.full((len(y),), chosen, device=y.device)
 
     def _padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (-(-side // self.stride) * self.stride for side in size)
@@ -153,27 +216,46 @@ class CodedModel(CompressionModel):
 class FactorizedPrior(EntropyModel):
     """Fully factorized prior (Balle et al., ICLR 2018, appendix 6.1): one learned density per channel.
 
+    With levels, the densities of y times a gain follow from those of y, and every level has its own tables. A stream
+    between two levels takes the tables of the nearer one.
+
     Args:
         latent_channels: channels of y.
+        levels: lmbda of each level of a model of variable rate, falling; None for a model of one rate.
     """
 
-    transmission = FactorizedTransmission
+    def __init__(self, latent_channels: int = 48, levels: Sequence[float] | None = None):
+        super().__init__(latent_channels, levels)
+        if self.gains is None:
+            self.transmission = FactorizedTransmission
+            self.codec = EntropyBottleneckLatentCodec(EntropyBottleneck(latent_channels))
+        else:
+            self.transmission = GainedTransmission
+            self.codec = GainedBottleneckLatentCodec(latent_channels, self.gains)
 
-    def __init__(self, latent_channels: int = 48):
-        super().__init__()
-        self.codec = EntropyBottleneckLatentCodec(EntropyBottleneck(latent_channels))
+    def _gained_codec(self, y: Tensor, gains: Gains) -> dict:
+        return self.codec(y, gains.gain)
 
 
 class Hyperprior(EntropyModel):
     """Base of the priors with a hyper latent z at a quarter of y's resolution, coded with a factorized prior.
 
-    h_a and h_s are two residual blocks each: 48 x 28 x 28 gives z of hyper_channels x 7 x 7.
+    h_a and h_s are two residual blocks each: 48 x 28 x 28 gives z of hyper_channels x 7 x 7. With levels, h_a is
+    given y times its gain, so z needs no gain of its own.
     """
 
     stride = HyperTransmission.stride
 
-    def __init__(self, y_codec: LatentCodec, h_a: nn.Module, h_s: nn.Module, hyper_channels: int):
-        super().__init__()
+    def __init__(
+        self,
+        latent_channels: int,
+        levels: Sequence[float] | None,
+        y_codec: LatentCodec,
+        h_a: nn.Module,
+        h_s: nn.Module,
+        hyper_channels: int,
+    ):
+        super().__init__(latent_channels, levels)
         hyper = HyperLatentCodec(EntropyBottleneck(hyper_channels), h_a, h_s)
         self.codec = HyperpriorLatentCodec({"y": y_codec, "hyper": hyper})
 
@@ -206,14 +288,17 @@ class ScaleHyperprior(Hyperprior):
     Args:
         latent_channels: channels of y.
         hyper_channels: channels of z and of the hyper networks.
+        levels: lmbda of each level of a model of variable rate, falling; None for a model of one rate.
     """
 
     transmission = ScaleTransmission
 
-    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32, levels: Sequence[float] | None = None):
         h_a = nn.Sequential(Magnitude(), *hyper_analysis(latent_channels, hyper_channels))
         h_s = hyper_synthesis(hyper_channels, latent_channels)
-        super().__init__(GaussianConditionalLatentCodec(chunks=("scales",)), h_a, h_s, hyper_channels)
+        super().__init__(
+            latent_channels, levels, GaussianConditionalLatentCodec(chunks=("scales",)), h_a, h_s, hyper_channels
+        )
 
 
 class MeanScaleHyperprior(Hyperprior):
@@ -222,14 +307,15 @@ class MeanScaleHyperprior(Hyperprior):
     Args:
         latent_channels: channels of y.
         hyper_channels: channels of z and of the hyper networks.
+        levels: lmbda of each level of a model of variable rate, falling; None for a model of one rate.
     """
 
     transmission = HyperTransmission
 
-    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32, levels: Sequence[float] | None = None):
         h_a = hyper_analysis(latent_channels, hyper_channels)
         h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
-        super().__init__(GaussianConditionalLatentCodec(), h_a, h_s, hyper_channels)
+        super().__init__(latent_channels, levels, GaussianConditionalLatentCodec(), h_a, h_s, hyper_channels)
 
 
 class JointAutoregressive(Hyperprior):
@@ -242,12 +328,13 @@ class JointAutoregressive(Hyperprior):
     Args:
         latent_channels: channels of y.
         hyper_channels: channels of z and of the hyper networks.
+        levels: lmbda of each level of a model of variable rate, falling; None for a model of one rate.
     """
 
     transmission = RasterTransmission
     max_positions = 4096  # a 512 x 512 image; each position takes about a millisecond
 
-    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32, levels: Sequence[float] | None = None):
         y_codec = RasterScanLatentCodec(
             GaussianConditional(None),
             entropy_parameters(latent_channels),
@@ -255,7 +342,7 @@ class JointAutoregressive(Hyperprior):
         )
         h_a = hyper_analysis(latent_channels, hyper_channels)
         h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
-        super().__init__(y_codec, h_a, h_s, hyper_channels)
+        super().__init__(latent_channels, levels, y_codec, h_a, h_s, hyper_channels)
 
 
 class Checkerboard(Hyperprior):
@@ -264,11 +351,12 @@ class Checkerboard(Hyperprior):
     Args:
         latent_channels: channels of y.
         hyper_channels: channels of z and of the hyper networks.
+        levels: lmbda of each level of a model of variable rate, falling; None for a model of one rate.
     """
 
     transmission = CheckerboardTransmission
 
-    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32):
+    def __init__(self, latent_channels: int = 48, hyper_channels: int = 32, levels: Sequence[float] | None = None):
         y_codec = CheckerboardLatentCodec(
             {"y": GaussianConditionalLatentCodec()},
             entropy_parameters(latent_channels),
@@ -276,7 +364,7 @@ class Checkerboard(Hyperprior):
         )
         h_a = hyper_analysis(latent_channels, hyper_channels)
         h_s = hyper_synthesis(hyper_channels, 2 * latent_channels)
-        super().__init__(y_codec, h_a, h_s, hyper_channels)
+        super().__init__(latent_channels, levels, y_codec, h_a, h_s, hyper_channels)
 
 
 def entropy_parameters(latent_channels: int) -> nn.Sequential:

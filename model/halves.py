@@ -1,12 +1,13 @@
 """The two halves of a student: the edge half has no decoder, the server half no encoder."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from misc.errors import UserError
 from model.coding.bitstream import FINGERPRINT_BYTES, BitstreamError, Stream, pack, unpack
 from model.coding.derived import Derived
 from model.entropy import CodedModel, EntropyModel
@@ -26,16 +27,38 @@ class EdgeHalf(CodedModel):
         self._fingerprint: Derived[bytes] = Derived()
 
     @torch.inference_mode()
-    def encode(self, x: Tensor) -> list[bytes]:
+    def encode(self, x: Tensor, level: int | None = None) -> list[bytes]:
         """Return B self-contained streams of images (B, 3, H, W), normalised.
+
+        Args:
+            x: the images.
+            level: of a model of variable rate (`entropy_model.level_of` a rate); None is its middle one.
 
         Raises:
             BitstreamError: a latent with more positions than a stream may have.
             ValueError: no tables yet, or a latent that is not finite.
         """
+        return self.pack(self.encoder(x), self.entropy_model.level_of(None) if level is None else level)
+
+    @torch.inference_mode()
+    def pack(self, y: Tensor, level: int | None) -> list[bytes]:
+        """Return the streams of latents y (B, C, H, W) at a level, None with one rate; raises what `encode` raises."""
+        size, payloads = tuple(y.shape[-2:]), self.entropy_model.compress(y, level)
+        return [pack(Stream(self.fingerprint(), size, payload, level)) for payload in payloads]
+
+    @torch.inference_mode()
+    def encode_within(self, x: Tensor, max_bytes: int) -> bytes:
+        """Return the stream of one image (1, 3, H, W) at the highest level at which it has at most `max_bytes`.
+
+        The encoder runs once; the level is found by bisection over the coder.
+
+        Raises:
+            UserError: a model of one rate, or an image whose smallest stream is longer; and what `encode` raises.
+        """
+        if self.entropy_model.gains is None:
+            raise UserError("this student has one rate: a stream can be fitted if entropy_model has `levels`")
         y = self.encoder(x)
-        payloads = self.entropy_model.compress(y)
-        return [pack(Stream(self.fingerprint(), tuple(y.shape[-2:]), payload)) for payload in payloads]
+        return highest_within(lambda level: self.pack(y, level)[0], self.entropy_model.gains.last, max_bytes)
 
     def fingerprint(self) -> bytes:
         """Return the 4 bytes that identify streams of this encoder and entropy model."""
@@ -86,7 +109,16 @@ class ServerHalf(CodedModel):
         size, *others = {stream.size for stream in unpacked}
         if others:
             raise ValueError("one call decodes images of one size")
-        return self.entropy_model.decompress([stream.payload for stream in unpacked], size)
+        levels = [self._level(stream) for stream in unpacked]
+        return self.entropy_model.decompress([stream.payload for stream in unpacked], size, levels)
+
+    def _level(self, stream: Stream) -> int:
+        gains = self.entropy_model.gains
+        if (gains is None) != (stream.level is None):
+            raise BitstreamError("a stream with a level of a model of one rate, or the other way round")
+        if gains is not None and stream.level > gains.last:
+            raise BitstreamError(f"level {stream.level} is above this model's last, {gains.last}")
+        return stream.level or 0
 
     @torch.inference_mode()
     def logits(self, h_hat: Tensor) -> Tensor:
@@ -96,6 +128,26 @@ class ServerHalf(CodedModel):
             BitstreamError: a feature of a size that the tail does not accept.
         """
         return _sized(self.tail, h_hat)
+
+
+def highest_within(encode: Callable[[int], bytes], last: int, max_bytes: int) -> bytes:
+    """Return the stream of the highest level, 0 to `last`, that has at most `max_bytes`, by bisection.
+
+    Raises:
+        UserError: the stream of level 0 is longer.
+    """
+    fitting = encode(0)
+    if len(fitting) > max_bytes:
+        raise UserError(f"the smallest stream of this image has {len(fitting)} bytes, more than {max_bytes}")
+    low, high = 0, last
+    while low < high:
+        middle = (low + high + 1) // 2
+        stream = encode(middle)
+        if len(stream) <= max_bytes:
+            low, fitting = middle, stream
+        else:
+            high = middle - 1
+    return fitting
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor]) -> bytes:

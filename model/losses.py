@@ -20,20 +20,26 @@ LAYOUTS = ("NCHW", "NHWC", "NLC")
 class RateLoss(nn.Module):
     """Bits of the whole batch: -log2 p summed over all elements of all latents; its weight in a config is lmbda.
 
+    With variable rate, the bits of each image are weighted by the lmbda of its level, and the weight in a config is 1.
+
     Args:
         codec_path: module whose hooked output holds `likelihoods`.
+        gains_path: module whose hooked output holds each image's `lmbda` (`model.gains.GainUnits`); None with one rate.
     """
 
     reduction = "sum"
 
-    def __init__(self, codec_path: str = "entropy_model.codec"):
+    def __init__(self, codec_path: str = "entropy_model.codec", gains_path: str | None = None):
         super().__init__()
         self.codec_path = codec_path
+        self.gains_path = gains_path
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: object = None) -> Tensor:
         likelihoods = student_io_dict[self.codec_path]["output"]["likelihoods"]
-        first, *others = (torch.log2(likelihood).sum() for likelihood in likelihoods.values())
-        return -sum(others, start=first)
+        bits = -sum(torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values())
+        if self.gains_path is not None:
+            bits = bits * student_io_dict[self.gains_path]["output"].lmbda
+        return bits.sum()
 
 
 @register_mid_level_loss
@@ -43,12 +49,15 @@ class BppLoss(RateLoss):
     Args:
         image_path: module whose hooked input is the image, (B, 3, H, W).
         codec_path: module whose hooked output holds `likelihoods`.
+        gains_path: as for `RateLoss`.
     """
 
     reduction = "mean"
 
-    def __init__(self, image_path: str = "encoder", codec_path: str = "entropy_model.codec"):
-        super().__init__(codec_path)
+    def __init__(
+        self, image_path: str = "encoder", codec_path: str = "entropy_model.codec", gains_path: str | None = None
+    ):
+        super().__init__(codec_path, gains_path)
         self.image_path = image_path
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: object = None) -> Tensor:

@@ -35,7 +35,7 @@ from pathlib import Path
 from misc.errors import exit_on_user_error
 from misc.sweeps.execute import make_runs, time_students
 from misc.sweeps.plan import needed_maps, read_sweep, selected
-from misc.sweeps.table import row_of, summary, write_rows
+from misc.sweeps.table import rows_of, summary, write_rows
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -56,12 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     groups = selected(sweep.groups, args.only)
 
     def write_table() -> None:
-        write_rows(sweep.results, list(map(row_of, sweep.runs)))
+        write_rows(sweep.results, [row for run in sweep.runs for row in rows_of(run)])
 
     failed = make_runs(groups, needs, args.device, args.jobs, write_table)
     time_students([run for run in sweep.runs if run.is_done()], args.device)
     write_table()
-    print(f"{summary(list(map(row_of, sweep.runs)))}\n\nResults: {sweep.results}")
+    print(f"{summary([row for run in sweep.runs for row in rows_of(run)])}\n\nResults: {sweep.results}")
     if failed:
         print(f"{len(failed)} of {sum(map(len, groups))} runs failed: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)

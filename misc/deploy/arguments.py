@@ -24,6 +24,21 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: resources/runs/ plus the config's path")
 
 
+def add_rate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose the rate of a student of variable rate."""
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--rate", type=float, metavar="R", help="0 (smallest streams) to 1 (largest); default: 0.5")
+    rate.add_argument("--max_bytes", type=positive, metavar="N", help="the highest rate at which a stream fits N bytes")
+
+
+def positive(text: str) -> int:
+    """Parse a positive integer."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
 def weights_of(config: Config, args: argparse.Namespace) -> Path:
     """Return the student's weights: the run's own, or else, unless --run_dir is given, the config's src_ckpt.
 

@@ -1,6 +1,6 @@
 """Check an exported encoder against the model that it was made from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from model.coding.channel import checkerboard, numbers
 from model.halves import EdgeHalf, ServerHalf
 
 TIE = 1e-3
+RATES = (0.5, 0.0, 1.0, 0.31, 0.77)
 
 
 class Checked(NamedTuple):
@@ -38,7 +39,7 @@ class Checked(NamedTuple):
 def check_streams(
     edge: EdgeHalf, transform: Callable[[Image], Tensor], client: EdgeEncoder, samples: Samples
 ) -> Checked:
-    """Encode images by the model and by the client.
+    """Encode images by the model and by the client; with variable rate, at five rates in turn.
 
     The two sum the products of a convolution in different orders, so a number that lies within their rounding errors of
     a half may become one integer here and the next one there. Both streams are valid.
@@ -47,12 +48,13 @@ def check_streams(
         UserError: two streams differ for another reason; the message names the image and the first byte.
     """
     ties = 0
+    rates: Sequence[float | None] = (None,) if client.last_level is None else RATES
     for number, image in enumerate(progress_bar(samples.images, "checking streams")):
-        x = transform(loaded(image))[None]
-        (expected,), got = edge.encode(x), client.encode(image)
+        x, rate = transform(loaded(image))[None], rates[number % len(rates)]
+        (expected,), got = edge.encode(x, client.level_of(rate)), client.encode(image, rate)
         if got == expected:
             continue
-        if not _is_tie(edge, client, x):
+        if not _is_tie(edge, client, x, client.level_of(rate)):
             byte = next((at for at, pair in enumerate(zip(expected, got, strict=False)) if pair[0] != pair[1]), None)
             where = f"from byte {byte} on" if byte is not None else "in length"
             name = str(image) if isinstance(image, Path) else f"number {number}"
@@ -62,13 +64,14 @@ def check_streams(
 
 
 @torch.no_grad()
-def _is_tie(edge: EdgeHalf, client: EdgeEncoder, x: Tensor) -> bool:
+def _is_tie(edge: EdgeHalf, client: EdgeEncoder, x: Tensor, level: int | None) -> bool:
     """Tell whether the first symbols that differ, in the order of decoding, are all near a tie in the model.
 
     What is decoded after them depends on them, and may differ in any way.
     """
-    calls = edge.entropy_model.recorder()(edge.encoder(x))
-    for call, (_, symbols, _) in zip(calls, client.symbols(x[0].numpy())[1], strict=True):
+    levels = None if level is None else torch.tensor([level])
+    calls = edge.entropy_model.recorder()(edge.encoder(x), levels)
+    for call, (_, symbols, _) in zip(calls, client.symbols(x[0].numpy(), level)[1], strict=True):
         differing = numbers(call.symbols, call.parity)[0] != symbols
         if differing.any():
             values = call.values if call.parity is None else call.values[..., checkerboard(call.values, call.parity)]
@@ -115,7 +118,7 @@ def compare(floating: EdgeEncoder, quantised: EdgeEncoder, samples: Samples, ser
             total + len(distance),
         )
         for client, found, (size, parts) in zip((floating, quantised), streams, coded, strict=True):
-            found.append(client.pack(size, parts))
+            found.append(client.pack(size, parts, client.level_of(None)))
     sent = tuple(sum(map(len, found)) / len(found) for found in streams)
     top1 = None
     if server is not None and samples.labels is not None:

@@ -9,6 +9,7 @@ DIR is what scripts/export.py wrote. In Python:
     from edge_client import EdgeEncoder
     stream = EdgeEncoder("DIR").encode("photo.jpg")
 
+A model of variable rate takes `rate=R`, 0 (smallest streams) to 1 (largest), or `max_bytes=N`; the default is rate 0.5.
 It needs NumPy, Pillow and onnxruntime. Where constriction is installed it codes the symbols, faster than the coder in
 this file and with the same bytes.
 """
@@ -38,13 +39,22 @@ try:
 except ImportError:
     constriction = None
 
-FORMAT = 1  # of the directory
-STREAM = 2  # of the stream format
 LARGEST_SYMBOL = 2**13
 MOST_ELONGATED = 100
 PRECISION = 24  # bits of a probability
 EXCESS_BITS = 24
 TRIES = 5  # of a request that the server is too busy for
+
+
+class Versions(NamedTuple):
+    """Of the directory's format and of its streams'."""
+
+    directory: int
+    stream: int
+
+
+VERSIONS = Versions(1, 2), Versions(2, 3)  # with one rate, and with variable rate
+DEFAULT_RATE = 0.5
 
 
 class EdgeError(ValueError):
@@ -65,6 +75,7 @@ class EdgeEncoder:
     Attributes:
         fingerprint: of the streams, 8 hexadecimal digits.
         classes: names of the server's classes, or None.
+        last_level: the level of rate 1; None if the model has one rate.
     """
 
     def __init__(self, directory: str | Path, threads: int = 1, coder: str | None = None):
@@ -72,12 +83,16 @@ class EdgeEncoder:
         edge = _read_edge(directory / "edge.json")
         try:
             self.fingerprint, self.classes = edge["fingerprint"], edge["classes"]
-            self._header = f"F{STREAM}".encode() + bytes.fromhex(self.fingerprint)
+            self._header = f"F{edge['stream']}".encode() + bytes.fromhex(self.fingerprint)
+            self.last_level = None if edge["format"] == 1 else int(edge["last_level"])
             self._steps = [_checked_step(**step) for step in edge["transform"]]
             self._order = [Part(**entry) for entry in edge["order"]]
             self._tables = {name: Tables(**tables) for name, tables in edge["tables"].items()}
             self._max_positions, self._stride = int(edge["max_positions"]), int(edge["stride"])
-            self._session = _session(directory / "encoder.onnx", edge["sha256"], threads)
+            self._encoder = _session(directory / "encoder.onnx", edge["sha256"], threads)
+            self._coder = self._encoder
+            if self.last_level is not None:
+                self._coder = _session(directory / "coder.onnx", edge["coder_sha256"], threads)
             self._check()
         except EdgeError:
             raise
@@ -87,7 +102,7 @@ class EdgeEncoder:
 
     def _check(self) -> None:
         """Raise a ValueError if the parts of edge.json do not fit each other or the graph."""
-        outputs = {output.name for output in self._session.get_outputs()}
+        outputs = {output.name for output in self._coder.get_outputs()}
         for part in self._order:
             named = {"nonfinite", part.symbols, part.indexes or part.symbols}
             if not named <= outputs or part.tables not in self._tables or part.positions not in POSITIONS:
@@ -95,13 +110,19 @@ class EdgeEncoder:
         if len(self._header) != 6 or self._stride < 1:
             raise ValueError(f"fingerprint {self.fingerprint}, stride {self._stride}")
 
-    def encode(self, image: Image.Image | str | Path) -> bytes:
+    def encode(self, image: Image.Image | str | Path, rate: float | None = None, max_bytes: int | None = None) -> bytes:
         """Return the stream of an image of any mode and size, or of its file.
 
+        Args:
+            image: the image.
+            rate: of a model of variable rate, 0 to 1.
+            max_bytes: take the highest rate at which the stream has at most so many bytes, instead.
+
         Raises:
-            EdgeError: an unreadable image, one that is too large, or one whose latent is not finite.
+            EdgeError: an unreadable image, one that is too large or that does not fit into `max_bytes`, one whose
+                latent is not finite, or a rate for a model that has one only.
         """
-        return self.encode_tensor(self.transform(image))
+        return self.encode_tensor(self.transform(image), rate, max_bytes)
 
     def transform(self, image: Image.Image | str | Path) -> np.ndarray:
         """Return what the encoder network sees, float32 (3, H, W).
@@ -114,21 +135,80 @@ class EdgeEncoder:
             pixels = STEPS[step["op"]](pixels, **{name: value for name, value in step.items() if name != "op"})
         return pixels
 
-    def encode_tensor(self, x: np.ndarray) -> bytes:
-        """Return the stream of a transformed image, float32 (3, H, W); errors are those of `encode`."""
-        return self.pack(*self.symbols(x))
+    def encode_tensor(self, x: np.ndarray, rate: float | None = None, max_bytes: int | None = None) -> bytes:
+        """Return the stream of a transformed image, float32 (3, H, W); arguments and errors are those of `encode`."""
+        if max_bytes is not None and rate is not None:
+            raise EdgeError("give a rate or max_bytes, not both")
+        if max_bytes is not None:
+            return self._within(x, max_bytes)
+        level = self.level_of(rate)
+        return self.pack(*self.symbols(x, level), level)
 
-    def pack(self, size: tuple[int, int], parts: list[tuple["Part", np.ndarray, np.ndarray]]) -> bytes:
+    def level_of(self, rate: float | None) -> int | None:
+        """Return the level of a rate: None with one rate, the middle one for no rate.
+
+        Raises:
+            EdgeError: a rate for a model that has one only, or outside of 0 to 1.
+        """
+        if self.last_level is None:
+            if rate is not None:
+                raise EdgeError("this encoder has one rate: none can be chosen")
+            return None
+        rate = DEFAULT_RATE if rate is None else rate
+        if not 0 <= rate <= 1:
+            raise EdgeError(f"the rate is {rate:g}; expected 0 (smallest streams) to 1 (largest)")
+        return round(rate * self.last_level)
+
+    def _within(self, x: np.ndarray, max_bytes: int) -> bytes:
+        """Find the highest level whose stream fits, by bisection; g_a runs once."""
+        if self.last_level is None:
+            raise EdgeError("this encoder has one rate: a stream cannot be fitted")
+        y = self._latent(x)
+        low, high, fitting = 0, self.last_level, self._at(y, x, 0)
+        if len(fitting) > max_bytes:
+            raise EdgeError(f"the smallest stream of this image has {len(fitting)} bytes, more than {max_bytes}")
+        while low < high:
+            middle = (low + high + 1) // 2
+            stream = self._at(y, x, middle)
+            if len(stream) <= max_bytes:
+                low, fitting = middle, stream
+            else:
+                high = middle - 1
+        return fitting
+
+    def _at(self, y: np.ndarray, x: np.ndarray, level: int) -> bytes:
+        return self.pack(*self._parts(self._coded(y, level), x), level)
+
+    def pack(
+        self,
+        size: tuple[int, int],
+        parts: list[tuple["Part", np.ndarray, np.ndarray]],
+        level: int | None = None,
+    ) -> bytes:
         """Return the stream of what `symbols` returned."""
         stack = self._stack()
         for part, symbols, indexes in reversed(parts):
             _push(stack, self._tables[part.tables], symbols, indexes)
-        body = self._header + _packed_size(*size) + stack.to_bytes()
+        header = self._header + (b"" if level is None else bytes([level]))
+        body = header + _packed_size(*size) + stack.to_bytes()
         return body + zlib.crc32(body).to_bytes(4, "little")
 
-    def symbols(self, x: np.ndarray) -> tuple[tuple[int, int], list[tuple["Part", np.ndarray, np.ndarray]]]:
-        """Return the latent's height and width, and the symbols and table indexes (N,) in the order of decoding."""
-        outputs = self.run(x[None])
+    def symbols(
+        self, x: np.ndarray, level: int | None = None
+    ) -> tuple[tuple[int, int], list[tuple["Part", np.ndarray, np.ndarray]]]:
+        """Return the latent's height and width, and the symbols and table indexes (N,) in the order of decoding.
+
+        Args:
+            x: a transformed image, float32 (3, H, W).
+            level: of a model of variable rate; by default the middle one.
+        """
+        if self.last_level is None:
+            return self._parts(self.run(x[None]), x)
+        return self._parts(self._coded(self._latent(x), self.level_of(None) if level is None else level), x)
+
+    def _parts(
+        self, outputs: dict[str, np.ndarray], x: np.ndarray
+    ) -> tuple[tuple[int, int], list[tuple["Part", np.ndarray, np.ndarray]]]:
         nonfinite = outputs["nonfinite"]
         height, width = nonfinite.shape[1:]
         if math.prod(-(-side // self._stride) * self._stride for side in (height, width)) > self._max_positions:
@@ -141,13 +221,15 @@ class EdgeEncoder:
         return (height, width), [(part, *part.coded(outputs)) for part in self._order]
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the graph's outputs by name for transformed images, float32 (B, 3, H, W)."""
-        names = [output.name for output in self._session.get_outputs()]
-        try:
-            return dict(zip(names, self._session.run(names, {"x": x}), strict=True))
-        except Exception as error:  # onnxruntime's errors have no common base class
-            reason = " ".join(str(error).split())
-            raise EdgeError(f"the encoder does not take an image of {x.shape[2]} x {x.shape[3]}: {reason}") from error
+        """Return the outputs of encoder.onnx by name for transformed images, float32 (B, 3, H, W)."""
+        return _run(self._encoder, {"x": x}, f"an image of {x.shape[2]} x {x.shape[3]}")
+
+    def _latent(self, x: np.ndarray) -> np.ndarray:
+        return self.run(x[None])["latent"]
+
+    def _coded(self, y: np.ndarray, level: int) -> dict[str, np.ndarray]:
+        levels = np.full(len(y), level, np.int64)
+        return _run(self._coder, {"latent": y, "level": levels}, f"a latent of {y.shape[2]} x {y.shape[3]}")
 
 
 class Part(NamedTuple):
@@ -408,12 +490,21 @@ def _read_edge(path: Path) -> dict:
     except ValueError as error:
         raise EdgeError(f"{path} is damaged ({error}): export it again") from error
     found = (edge.get("format"), edge.get("stream")) if isinstance(edge, dict) else (None, None)
-    if found != (FORMAT, STREAM):
+    if found not in VERSIONS:
+        readable = ", ".join(f"{each.directory} for {each.stream}" for each in VERSIONS)
         raise EdgeError(
-            f"{path} is of format {found[0]} for streams of version {found[1]}; this client reads format {FORMAT} for "
-            f"version {STREAM}: use the client that was exported with it"
+            f"{path} is of format {found[0]} for streams of version {found[1]}; this client reads {readable}: use the "
+            "client that was exported with it"
         )
     return edge
+
+
+def _run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+    except Exception as error:  # onnxruntime's errors have no common base class
+        raise EdgeError(f"the encoder does not take {what}: {' '.join(str(error).split())}") from error
 
 
 def _session(path: Path, sha256: str, threads: int) -> onnxruntime.InferenceSession:
@@ -453,7 +544,7 @@ def _encode(args: argparse.Namespace) -> None:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         for path, output in zip(args.images, outputs, strict=True):
-            stream = _named(encoder, path)
+            stream = _named(encoder, path, args)
             _write(output, stream)
             print(f"{path} -> {output}  {len(stream)} bytes")
     except OSError as error:
@@ -464,15 +555,15 @@ def _send(args: argparse.Namespace) -> None:
     encoder = EdgeEncoder(args.directory, args.threads)
     token = _read_token(args.token_file) if args.token_file else None
     for path in args.images:
-        stream = _named(encoder, path)
+        stream = _named(encoder, path, args)
         classes = classify(args.url, stream, token)
         ranking = ", ".join(f"{each['name']} {each['probability']:.1%}" for each in classes)
         print(f"{path}: {len(stream)} bytes: {ranking}")
 
 
-def _named(encoder: EdgeEncoder, path: Path) -> bytes:
+def _named(encoder: EdgeEncoder, path: Path, args: argparse.Namespace) -> bytes:
     try:
-        return encoder.encode(path)
+        return encoder.encode(path, args.rate, args.max_bytes)
     except EdgeError as error:
         raise error if str(path) in str(error) else EdgeError(f"{path}: {error}") from error
 
@@ -547,6 +638,9 @@ def get_argparser() -> argparse.ArgumentParser:
         command.add_argument("directory", type=Path, metavar="DIR", help="what scripts/export.py wrote")
         command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
         command.add_argument("--threads", type=int, default=1, help="of the encoder network (default: %(default)s)")
+        rate = command.add_mutually_exclusive_group()
+        rate.add_argument("--rate", type=float, metavar="R", help="0 (smallest streams) to 1 (largest); default: 0.5")
+        rate.add_argument("--max_bytes", type=int, metavar="N", help="the highest rate at which a stream fits N bytes")
         command.set_defaults(run=run)
     encode.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="where the streams go")
     send.add_argument("--url", required=True, help="of the server, http://HOST:PORT")

@@ -1,4 +1,4 @@
-"""The exported directory: encoder.onnx, edge.json and a copy of the client."""
+"""The exported directory: encoder.onnx, edge.json and a copy of the client; with variable rate, coder.onnx too."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from misc.errors import UserError
 from misc.files import unwritable
 from model.halves import EdgeHalf
 
-ENCODER, DESCRIPTION, CLIENT = "encoder.onnx", "edge.json", "edge_client.py"
+ENCODER, CODER, DESCRIPTION, CLIENT = "encoder.onnx", "coder.onnx", "edge.json", "edge_client.py"
 
 
 def description(config: Config, edge: EdgeHalf, order: list[dict], tables: dict) -> dict[str, Any]:
@@ -35,9 +35,13 @@ def description(config: Config, edge: EdgeHalf, order: list[dict], tables: dict)
     Raises:
         UserError: an image transform that cannot be exported.
     """
+    gains = edge.entropy_model.gains
+    one_rate, variable_rate = edge_client.VERSIONS
+    versions = one_rate if gains is None else variable_rate
     return {
-        "format": edge_client.FORMAT,
-        "stream": edge_client.STREAM,
+        "format": versions.directory,
+        "stream": versions.stream,
+        **({} if gains is None else {"last_level": gains.last}),
         "fingerprint": edge.fingerprint().hex(),
         "transform": transform_steps(image_transform(config)),
         "max_positions": edge.entropy_model.max_positions,
@@ -48,20 +52,33 @@ def description(config: Config, edge: EdgeHalf, order: list[dict], tables: dict)
     }
 
 
-def write(folder: Path, graph: onnx.ModelProto, precision: str, content: dict[str, Any]) -> None:
-    """Write the three files.
+def write(
+    folder: Path,
+    graph: onnx.ModelProto,
+    precision: str,
+    content: dict[str, Any],
+    coder: onnx.ModelProto | None = None,
+) -> None:
+    """Write the files.
 
     Args:
         folder: an existing one.
         graph: the encoder.
         precision: "float32" or "int8".
         content: from `description`.
+        coder: the second graph of a model of variable rate.
     """
-    encoder = graph.SerializeToString()
-    (folder / ENCODER).write_bytes(encoder)
     (folder / CLIENT).write_bytes(Path(edge_client.__file__).read_bytes())
-    whole = {**content, "precision": precision, "sha256": hashlib.sha256(encoder).hexdigest()}
+    whole = {**content, "precision": precision, "sha256": _written(folder / ENCODER, graph)}
+    if coder is not None:
+        whole["coder_sha256"] = _written(folder / CODER, coder)
     (folder / DESCRIPTION).write_text(json.dumps(whole), encoding="utf-8")
+
+
+def _written(path: Path, graph: onnx.ModelProto) -> str:
+    content = graph.SerializeToString()
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
@@ -74,7 +91,8 @@ def staged(output: Path) -> Iterator[Path]:
         UserError: `output` cannot be written to, or holds files that no export wrote.
     """
     try:
-        foreign = set(os.listdir(output)) - {ENCODER, DESCRIPTION, CLIENT, "__pycache__"} if output.exists() else set()
+        known = {ENCODER, CODER, DESCRIPTION, CLIENT, "__pycache__"}
+        foreign = set(os.listdir(output)) - known if output.exists() else set()
         if foreign:
             raise UserError(f"{output} holds other files, {sorted(foreign)[0]} among them: choose another folder")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +103,10 @@ def staged(output: Path) -> Iterator[Path]:
         yield Path(folder)
         try:
             output.mkdir(exist_ok=True)
-            for name in (ENCODER, CLIENT, DESCRIPTION):
-                os.replace(Path(folder) / name, output / name)
+            for name in (ENCODER, CODER, CLIENT, DESCRIPTION):
+                if (Path(folder) / name).exists():
+                    os.replace(Path(folder) / name, output / name)
+                else:
+                    (output / name).unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(output, error) from None

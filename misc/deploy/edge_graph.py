@@ -1,4 +1,7 @@
-"""The edge half as an ONNX graph: images in, the integers that the entropy coder needs out."""
+"""The edge half as ONNX graphs: images in, the integers that the entropy coder needs out.
+
+A model of variable rate is two graphs, so that one image can be coded at several rates while g_a runs once.
+"""
 
 import copy
 import io
@@ -32,7 +35,7 @@ class EdgeGraph(nn.Module):
     are (B, C, h', w'), padded to the hyper latent's stride. The indexes of tables per channel are left out. All int32.
 
     Args:
-        edge: with coder tables.
+        edge: with coder tables, of one rate.
 
     Raises:
         UserError: a prior that cannot be one graph.
@@ -40,25 +43,83 @@ class EdgeGraph(nn.Module):
 
     def __init__(self, edge: EdgeHalf):
         super().__init__()
-        if isinstance(edge.entropy_model, JointAutoregressive):
-            raise UserError(
-                "JointAutoregressive cannot be exported: its graph would run the context model once per position, each "
-                "after the one before; choose Checkerboard, which needs two passes"
-            )
+        check_prior(edge)
         self.encoder = with_strided_skips(edge.encoder)
         self._record = edge.entropy_model.recorder()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        y, calls = self.calls(x)
-        outputs = [(~torch.isfinite(y)).sum(1)]
-        for call in calls:
-            outputs += [call.symbols] if call.tables.per_channel else [call.symbols, call.indexes]
-        return tuple(output.to(torch.int32) for output in outputs)
-
-    def calls(self, x: Tensor) -> tuple[Tensor, list[Call]]:
-        """Return y and the sender's calls for images (B, 3, H, W)."""
         y = self.encoder(x)
-        return y, self._record(y)
+        return integers(y, self._record(y))
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return an example of each input, by name."""
+        return {"x": torch.zeros(2, 3, *EXAMPLE_SIZE)}
+
+    def calls(self) -> list[Call]:
+        """Return the sender's calls for the example."""
+        return self._record(self.encoder(self.inputs()["x"]))
+
+
+class EncoderGraph(nn.Module):
+    """g_a of a model of variable rate: x (B, 3, H, W) to `latent` (B, C, h, w)."""
+
+    def __init__(self, edge: EdgeHalf):
+        super().__init__()
+        self.encoder = with_strided_skips(edge.encoder)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return an example of each input, by name."""
+        return {"x": torch.zeros(2, 3, *EXAMPLE_SIZE)}
+
+
+class CoderGraph(nn.Module):
+    """What follows g_a in a model of variable rate: `latent` (y) and `level` (B,), int64, to `EdgeGraph`'s outputs.
+
+    Args:
+        edge: with coder tables, of variable rate.
+
+    Raises:
+        UserError: a prior that cannot be one graph.
+    """
+
+    def __init__(self, edge: EdgeHalf):
+        super().__init__()
+        check_prior(edge)
+        self.gains = edge.entropy_model.gains  # its parameters become the graph's
+        self._channels = self.gains.log_gain.shape[1]
+        self._record = edge.entropy_model.recorder()
+
+    def forward(self, latent: Tensor, level: Tensor) -> tuple[Tensor, ...]:
+        return integers(latent, self._record(latent, level))
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return an example of each input, by name."""
+        y = torch.zeros(2, self._channels, *(side // 8 for side in EXAMPLE_SIZE))  # "y" is an output, its symbols
+        return {"latent": y, "level": torch.zeros(2, dtype=torch.int64)}
+
+    def calls(self) -> list[Call]:
+        """Return the sender's calls for the example."""
+        return self._record(*self.inputs().values())
+
+
+def check_prior(edge: EdgeHalf) -> None:
+    """Raise a UserError if the prior cannot be one graph."""
+    if isinstance(edge.entropy_model, JointAutoregressive):
+        raise UserError(
+            "JointAutoregressive cannot be exported: its graph would run the context model once per position, each "
+            "after the one before; choose Checkerboard, which needs two passes"
+        )
+
+
+def integers(y: Tensor, calls: list[Call]) -> tuple[Tensor, ...]:
+    """Return what is described at `EdgeGraph`, of y and the sender's calls."""
+    outputs = [(~torch.isfinite(y)).sum(1)]
+    for call in calls:
+        outputs += [call.symbols] if call.tables.per_channel else [call.symbols, call.indexes]
+    return tuple(output.to(torch.int32) for output in outputs)
 
 
 def with_strided_skips(encoder: nn.Module) -> nn.Module:
@@ -73,10 +134,10 @@ def with_strided_skips(encoder: nn.Module) -> nn.Module:
     return twin
 
 
-def order_and_tables(graph: EdgeGraph) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+def order_and_tables(graph: EdgeGraph | CoderGraph) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """Return edge.json's `order`, the graph's outputs in the order of decoding, and its integer `tables` by name."""
     with torch.no_grad():
-        _, calls = graph.calls(torch.zeros(1, 3, *EXAMPLE_SIZE))
+        calls = graph.calls()
     order, tables = [], {}
     for call in calls:
         name = "z" if call.tables.per_channel and len(calls) > 1 else "y"
@@ -94,19 +155,24 @@ def output_names(order: list[dict[str, Any]]) -> list[str]:
     return ["nonfinite", *named]
 
 
-def onnx_graph(graph: EdgeGraph, names: list[str]) -> onnx.ModelProto:
-    """Return the graph with input `x` (B, 3, H, W) of any batch and image size, and outputs of these names."""
-    example = torch.zeros(2, 3, *EXAMPLE_SIZE)
-    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+def onnx_graph(graph: EdgeGraph | EncoderGraph | CoderGraph, names: list[str]) -> onnx.ModelProto:
+    """Return the graph with its inputs, of any batch and image size, and outputs of these names."""
+    example = graph.inputs()
+    dynamic = tuple({axis: Dim.DYNAMIC for axis in (0, 2, 3) if axis < each.ndim} for each in example.values())
     quiet = log_level(logging.getLogger("torch.fx"), logging.ERROR)
     with warnings.catch_warnings(), quiet, torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own parts: deprecations, guards on sizes
         program = torch.onnx.export(
-            graph.eval(), (example,), dynamo=True, dynamic_shapes=(dynamic,), output_names=names, verbose=False
+            graph.eval(),
+            tuple(example.values()),
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            output_names=names,
+            verbose=False,
         )
     file = io.BytesIO()
     program.save(file)
-    return _slim(onnx.load_from_string(file.getvalue()))
+    return _slim(onnx.load_from_string(file.getvalue()), list(example))
 
 
 @contextmanager
@@ -120,16 +186,18 @@ def log_level(logger: logging.Logger, level: int) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's notes, and store float64 weights that are small integers as int32."""
+def _slim(model: onnx.ModelProto, inputs: list[str]) -> onnx.ModelProto:
+    """Name the inputs, drop the exporter's notes, and store float64 weights that are small integers as int32."""
     graph = model.graph
     del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:]
     for each in (*graph.node, *graph.input, *graph.output):
         del each.metadata_props[:]
         each.ClearField("doc_string")
-    graph.input[0].name, old = "x", graph.input[0].name
+    renamed = {given.name: name for given, name in zip(graph.input, inputs, strict=True)}
+    for given in graph.input:
+        given.name = renamed[given.name]
     for node in graph.node:
-        node.input[:] = ["x" if name == old else name for name in node.input]
+        node.input[:] = [renamed.get(name, name) for name in node.input]
     casts = []
     for initializer in graph.initializer:
         del initializer.metadata_props[:]

@@ -12,7 +12,7 @@ from misc.config.load import Config
 from misc.deploy import edge_directory
 from misc.deploy.check_export import check_streams, compare
 from misc.deploy.edge_client import EdgeEncoder, EdgeError
-from misc.deploy.edge_graph import EdgeGraph, onnx_graph, order_and_tables, output_names
+from misc.deploy.edge_graph import CoderGraph, EdgeGraph, EncoderGraph, onnx_graph, order_and_tables, output_names
 from misc.deploy.load import load_edge, load_server
 from misc.deploy.quantize import quantized
 from misc.deploy.sample_images import Samples, generated_samples, samples_of, test_samples
@@ -49,6 +49,8 @@ def export(
 ) -> Exported:
     """Write encoder.onnx, edge.json and the client, after encoding images by the model and by the client.
 
+    With variable rate there is coder.onnx too: what follows g_a.
+
     A quantised encoder keeps the fingerprint of the float one: a fingerprint names what can decode a stream, and the
     decoder, its tables and the coding of the symbols are the same.
 
@@ -72,7 +74,8 @@ def export(
 
 def _export(config: Config, weights: Path, output: Path, images: Path | None, int8: bool, compared: int) -> Exported:
     edge = load_edge(config, weights)
-    graph = EdgeGraph(edge)
+    is_variable = edge.entropy_model.gains is not None
+    graph = CoderGraph(edge) if is_variable else EdgeGraph(edge)
     order, tables = order_and_tables(graph)
     content = edge_directory.description(config, edge, order, tables)
     given = samples_of(images) if images else None
@@ -82,8 +85,10 @@ def _export(config: Config, weights: Path, output: Path, images: Path | None, in
             "int8 needs images to calibrate on: give --calibration DIR, or prepare the config's test images"
         )
     with edge_directory.staged(output) as folder:
-        encoder = onnx_graph(graph, output_names(order))
-        edge_directory.write(folder, encoder, "float32", content)
+        encoder, coder = onnx_graph(graph, output_names(order)), None
+        if is_variable:
+            encoder, coder = onnx_graph(EncoderGraph(edge), ["latent"]), encoder
+        edge_directory.write(folder, encoder, "float32", content, coder)
         client = EdgeEncoder(folder)
         edge.to(memory_format=torch.channels_last)  # as scripts/encode.py
         checked = samples.some(CHECKED)
@@ -91,7 +96,7 @@ def _export(config: Config, weights: Path, output: Path, images: Path | None, in
         if int8:
             calibration = given or samples
             encoder = quantized(encoder, _transformed(client, calibration.some(CALIBRATED)))
-            edge_directory.write(folder, encoder, "int8", content)
+            edge_directory.write(folder, encoder, "int8", content, coder)
             both = samples.some(compared)
             server, why_not = _server(config, weights, both)
             comparison = compare(client, EdgeEncoder(folder), both, server)

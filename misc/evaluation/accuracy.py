@@ -17,7 +17,7 @@ from model.split import SplitClassifier
 KILOBYTE = 1024  # as in the paper's code
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode, a masked convolution of CompressAI would replace its weights for good
 def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE) -> dict[str, float]:
     """Return top-1 in percent and, for a split classifier, the bits per image that its likelihoods estimate."""
     model.eval()
@@ -36,9 +36,9 @@ def validate(model: nn.Module, loader: DataLoader, device: torch.device, ranks: 
     return {**result, "bits_per_image": bits / images} if isinstance(model, SplitClassifier) else result
 
 
-def estimate(student: SplitClassifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (B, K), and the bits (B,) that the likelihoods of the rounded latents estimate."""
-    y_hat, likelihoods = student.entropy_model.estimate(student.encoder(x))
+def estimate(student: SplitClassifier, x: Tensor, level: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return logits (B, K), and the bits (B,) that the likelihoods of the rounded latents estimate, at a level."""
+    y_hat, likelihoods = student.entropy_model.estimate(student.encoder(x), level)
     first, *others = (torch.log2(likelihood).flatten(1).sum(1) for likelihood in likelihoods.values())
     return student.tail(student.decoder(y_hat)), -sum(others, start=first)
 

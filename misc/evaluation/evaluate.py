@@ -1,6 +1,7 @@
 """The final test: every image through a real bitstream, with the results as a table and as test.json."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torchdistill.datasets.util import build_data_loader
 from misc.config.entries import trained_model
 from misc.distributed.batches import SomeBatches, shared
 from misc.distributed.ranks import ALONE, Ranks
+from misc.errors import UserError
 from misc.evaluation.accuracy import KILOBYTE, Accuracy, estimate, evaluate_classifier, labels_of
+from misc.evaluation.curves import Point, bd_rate
 from misc.evaluation.timing import latency
 from misc.files import write_atomically
 from misc.progress import advance, progress_bar
@@ -29,8 +32,12 @@ def evaluate(
     run_dir: Path,
     origin: dict,
     ranks: Ranks,
+    rate: float | None = None,
+    anchors: Mapping[str, Sequence[Point]] | None = None,
 ) -> None:
     """Evaluate on `config["test"]`, print the results as a table and write them to test.json in the run folder.
+
+    A student of variable rate is evaluated at every level, unless a rate is given.
 
     Args:
         config: as `misc.config` constructs it.
@@ -40,15 +47,25 @@ def evaluate(
         run_dir: folder of test.json.
         origin: what test.json records beside the results: command, revision, seed and the like.
         ranks: processes that share the images.
+        rate: of a student of variable rate, in [0, 1].
+        anchors: curves of other methods by name, whose BD-rates are printed.
+
+    Raises:
+        UserError: a rate for a student that has one rate.
     """
     loader = evaluation_loader(config, ranks)
     results: dict[str, Any] = {}
+    trained = trained_model(models)
+    level = _level(trained, rate)
     if "teacher_model" in models and not student_only:
         results["teacher"] = evaluate_classifier(models["teacher_model"], loader, device, "teacher", ranks)
-    trained = trained_model(models)
     if isinstance(trained, SplitClassifier):
         trained.update()
-        results["student"] = evaluate_student(trained, loader, device, ranks)
+        if trained.entropy_model.gains is not None and rate is None:
+            results["levels"] = evaluate_levels(trained, loader, device, ranks)
+            results["student"] = next(row for row in results["levels"] if row["level"] == level)
+        else:
+            results["student"] = evaluate_student(trained, loader, device, ranks, level)
         if ranks.first:  # the other ranks wait, so that the cores are free
             results["latency"] = latency(trained, loader, device)
         ranks.wait()
@@ -59,7 +76,11 @@ def evaluate(
     for name in ("student", "model"):
         if "teacher" in results and name in results:
             results["predictive_loss"] = results["teacher"]["top1"] - results[name]["top1"]
+    for row in results.get("levels", ()) if "teacher" in results else ():
+        row["predictive_loss"] = results["teacher"]["top1"] - row["top1"]
     print(f"\nTest on {len(loader.dataset):,} images\n{results_table(results)}\n")
+    if "levels" in results:
+        print(f"{levels_table(results['levels'], anchors or {})}\n")
     path = run_dir / "test.json"
     write_atomically(path, json.dumps({**results, **origin}, indent=1).encode())
     print(f"Results: {path}")
@@ -71,13 +92,41 @@ def evaluation_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
     return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
 
 
+def _level(trained: nn.Module, rate: float | None) -> int | None:
+    if isinstance(trained, SplitClassifier):
+        return trained.entropy_model.level_of(rate)
+    if rate is not None:
+        raise UserError("--rate is for a student with `levels`: this is a classifier")
+    return None
+
+
+def evaluate_levels(
+    student: SplitClassifier, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE
+) -> list[dict[str, float]]:
+    """Return `evaluate_student` at every trained level of a model of variable rate, with rate, level and lmbda.
+
+    The middle level, the default of encoders, is among them even where no level was trained there.
+    """
+    gains = student.entropy_model.gains
+    rows = []
+    for level in sorted({*gains.trained(), student.entropy_model.level_of(None)}):
+        lmbda = float(gains(torch.tensor([level], device=device)).lmbda)
+        found = evaluate_student(student, loader, device, ranks, level)
+        rows.append({"rate": level / gains.last, "level": level, "lmbda": lmbda, **found})
+    return rows
+
+
 @torch.inference_mode()
 def evaluate_student(
-    student: SplitClassifier, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE
+    student: SplitClassifier,
+    loader: DataLoader,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    level: int | None = None,
 ) -> dict[str, float]:
     """Encode every image to a bitstream, decode it, and classify.
 
-    The coder's tables must exist (`update()`).
+    The coder's tables must exist (`update()`). A model of variable rate is evaluated at `level`, by default its middle.
 
     Returns:
         images; top1, top5 in percent; strings_kb (the entropy-coded strings alone, as the paper counts), sent_kb (the
@@ -91,14 +140,14 @@ def evaluate_student(
     sent: list[int] = []
     bits: list[float] = []
     pixels: list[int] = []
-    with progress_bar(None, "student through bytes", len(loader.dataset)) as bar:
+    with progress_bar(None, "student through bytes" if level is None else f"level {level}", len(loader.dataset)) as bar:
         for x, targets, *_ in loader:
             x, labels = x.to(device), labels_of(targets).to(device)
-            streams = student.encode(x)
+            streams = student.encode(x, level)
             accuracy.update(student.decode(streams), labels)
             strings += [len(unpack(stream).payload) for stream in streams]
             sent += map(len, streams)
-            bits.append(float(estimate(student, x)[1].sum()))
+            bits.append(float(estimate(student, x, level)[1].sum()))
             pixels.append(x.shape[-2] * x.shape[-1])
             advance(bar, len(x) * ranks.world_size)
     accuracy = accuracy.of_all(ranks)
@@ -139,6 +188,23 @@ def results_table(results: dict) -> str:
         rows.append(("encode / decode, one image", f"{encode_ms:.1f} ms / {decode_ms:.1f} ms"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def levels_table(levels: Sequence[dict], anchors: Mapping[str, Sequence[Point]]) -> str:
+    """Lay the curve of `evaluate_levels` out as text, with its BD-rate against each anchor."""
+    lines = ["  rate    lmbda  bytes sent  top-1"]
+    lines += [
+        f"  {row['rate']:.2f}  {row['lmbda']:7.4g}  {row['sent_kb'] * KILOBYTE:10.1f}  {row['top1']:.2f} %"
+        for row in levels
+    ]
+    points = [Point(row["sent_kb"] * KILOBYTE, row["top1"]) for row in levels]
+    for name, curve in anchors.items():
+        found = bd_rate(curve, points)
+        text = "not defined, as the curves share less than a point of top-1"
+        if found is not None:
+            text = f"{found.percent:+.1f} % ({found.low:.2f} to {found.high:.2f} % top-1)"
+        lines.append(f"  BD-rate against {name}: {text}")
+    return "\n".join(lines)
 
 
 def _size_rows(student: dict) -> list[tuple[str, str]]:

@@ -22,12 +22,12 @@ class SweepRow(NamedTuple):
     """The result of one run. What is unknown, as the run was not run, or does not apply (a teacher's rate), is None.
 
     Attributes:
-        run: name, also of the run folder.
+        run: name, also of the run folder; of a student of variable rate, with the level's rate after an @.
         method: name of the curve that the run is a point of.
         config: path of the config, relative to the repository where it lies in it.
         set: overrides of the config, as the command line writes them, separated by spaces.
         begins_with: name of the run whose weights it begins with.
-        lmbda: weight of the rate in the loss.
+        lmbda: weight of the rate in the loss; of a student of variable rate, the level's.
         seed: seed of the training.
         images: number of test images; in the file, "not run" stands for None.
         top1: percent, after decoding real bitstreams.
@@ -102,20 +102,31 @@ class Student(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def row_of(run: Run) -> SweepRow:
-    """Return a run's row, with its results if it is done."""
+def rows_of(run: Run) -> list[SweepRow]:
+    """Return a run's row, with its results if it is done; of a student of variable rate, one row for each level."""
     config = run.config.relative_to(ROOT).as_posix() if run.config.is_relative_to(ROOT) else str(run.config)
     row = SweepRow(run.name, run.method, config, " ".join(run.overrides), run.begins_with, run.lmbda, run.seed)
     if not run.is_done():
-        return row
+        return [row]
     test = json.loads((run.folder / "test.json").read_text())
     epochs = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
-    tested = test.get("student") or test["model"]
+    if "levels" not in test:
+        return [_with_results(row, run, test, test.get("student") or test["model"], epochs)]
+    return [
+        _with_results(
+            row._replace(run=f"{run.name}@{tested['rate']:.2g}", lmbda=tested["lmbda"]), run, test, tested, epochs
+        )
+        for tested in test["levels"]
+    ]
+
+
+def _with_results(row: SweepRow, run: Run, test: dict, tested: dict, epochs: list[dict]) -> SweepRow:
+    loss = tested.get("predictive_loss", test.get("predictive_loss"))
     row = row._replace(
         images=tested["images"],
         top1=round(tested["top1"], 3),
         top5=round(tested["top5"], 3),
-        predictive_loss=round(test["predictive_loss"], 3) if "predictive_loss" in test else None,
+        predictive_loss=None if loss is None else round(loss, 3),
         first_loss=round(epochs[0]["loss"], 1),
         last_loss=round(epochs[-1]["loss"], 1),
         training_s=round(sum(epoch["seconds"] for epoch in epochs)),
@@ -222,18 +233,23 @@ def tested_students(rows: Sequence[SweepRow]) -> list[SweepRow]:
 def students_of(rows: Sequence[SweepRow]) -> dict[str, list[Student]]:
     """Return the students of each method by rising rate, without those that were not run.
 
-    Runs of a method with the same overrides differ in the seed alone.
+    Runs of a method with the same overrides and lmbda differ in the seed alone.
     """
-    seeds: dict[tuple[str, str], list[Point]] = {}
+    seeds: dict[tuple[str, str, float | None], list[Point]] = {}
     for row in tested_students(rows):
-        seeds.setdefault((row.method, row.set), []).append(row.point)
+        seeds.setdefault((row.method, row.set, row.lmbda), []).append(row.point)
     methods: dict[str, list[Student]] = {}
-    for (method, _), points in seeds.items():
+    for (method, *_), points in seeds.items():
         accuracies = [point.top1 for point in points]
         mean = Point(statistics.mean(point.bytes_per_image for point in points), statistics.mean(accuracies))
         spread = statistics.stdev(accuracies) if len(points) > 1 else None
         methods.setdefault(method, []).append(Student(len(points), mean, spread))
     return {name: sorted(students, key=lambda student: student.point) for name, students in methods.items()}
+
+
+def curves_of(path: Path) -> dict[str, list[Point]]:
+    """Read the curve of each method, averaged over seeds, from a sweep's table; raises what `read_rows` raises."""
+    return {method: [student.point for student in its] for method, its in students_of(read_rows(path)).items()}
 
 
 def teacher_top1(rows: Sequence[SweepRow]) -> float:

@@ -1,15 +1,17 @@
 """The stream format: the bytes that travel from edge to server, one self-contained stream per image.
 
     byte 0      "F"
-    byte 1      version of the format, "2"
-    byte 2-5    fingerprint of the sender's encoder and entropy model (`model.halves.fingerprint`)
-    byte 6      n if the latent y is n x n; 0 if height and width follow
+    byte 1      version of the format, "2", or "3" if a level follows
+    byte 2-5    fingerprint of the sender's encoder and entropy model (`model.halves.fingerprint`), of any level
+    1 byte      level of a model of variable rate (`model.gains`), in format 3 alone
+    1 byte      n if the latent y is n x n; 0 if height and width follow
     varint x 2  height and width of y, only after a 0
     payload     all symbols, those of z (if there is a hyper latent) before those of y; may be empty
     4 bytes     CRC-32 (zlib) of all preceding bytes, little-endian
 
-The overhead of a square latent is 11 bytes. A varint holds 7 bits per byte, lowest first; all bytes but the last have
-the top bit set. The encoding is unique: squares are never written as two varints, nor varints longer than needed.
+The overhead of a square latent is 11 bytes, with a level 12. A varint holds 7 bits per byte, lowest first; all bytes
+but the last have the top bit set. The encoding is unique: squares are never written as two varints, nor varints longer
+than needed.
 """
 
 import zlib
@@ -18,7 +20,8 @@ from typing import NamedTuple
 
 from misc.errors import UserError
 
-MAGIC = b"F2"
+MAGIC = b"F"
+ONE_RATE, VARIABLE_RATE = b"F2", b"F3"
 FINGERPRINT_BYTES = 4
 MAX_SQUARE = 128
 # Limits on untrusted streams: the latent of a 1,024 x 1,024 image, and 16 MiB.
@@ -37,11 +40,13 @@ class Stream(NamedTuple):
         fingerprint: identifies encoder and entropy model, 4 bytes.
         size: height and width of the latent y, at most 16,384 positions.
         payload: the entropy-coded symbols.
+        level: of a model of variable rate, 0 to 255; None if the model has one rate.
     """
 
     fingerprint: bytes
     size: tuple[int, int]
     payload: bytes
+    level: int | None = None
 
 
 def pack(stream: Stream) -> bytes:
@@ -54,7 +59,7 @@ def pack(stream: Stream) -> bytes:
     if len(stream.fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(stream.fingerprint)}")
     _check_size(*stream.size)
-    body = b"".join((MAGIC, stream.fingerprint, _packed_size(*stream.size), stream.payload))
+    body = b"".join((*_packed_start(stream), _packed_size(*stream.size), stream.payload))
     if len(body) + 4 > MAX_BYTES:
         raise BitstreamError(f"a stream has at most {MAX_BYTES:,} bytes, this one would have {len(body) + 4:,}")
     return body + _checksum(body)
@@ -68,15 +73,16 @@ def unpack(packed: bytes) -> Stream:
     """
     if len(packed) > MAX_BYTES:
         raise BitstreamError(f"more than {MAX_BYTES:,} bytes are no stream")
-    if packed[:1] != MAGIC[:1]:
+    if packed[:1] != MAGIC:
         raise BitstreamError("not a FrankenSplit stream")
-    if packed[:2] != MAGIC:
-        raise BitstreamError("a stream of another version of the format: this program reads version 2")
+    if packed[:2] not in (ONE_RATE, VARIABLE_RATE):
+        raise BitstreamError("a stream of another version of the format: this program reads versions 2 and 3")
     body, checksum = packed[:-4], packed[-4:]
-    if len(packed) < 11 or _checksum(body) != checksum:
+    level, place = (None, 6) if packed[:2] == ONE_RATE else (packed[6] if len(packed) > 6 else 0, 7)
+    if len(body) <= place or _checksum(body) != checksum:
         raise BitstreamError("the stream is truncated or damaged: its checksum is wrong")
-    size, place = _read_size(body, 6)
-    return Stream(body[2:6], size, body[place:])
+    size, place = _read_size(body, place)
+    return Stream(body[2:6], size, body[place:], level)
 
 
 def read_packed(path: str | Path) -> bytes:
@@ -99,6 +105,12 @@ def _checksum(body: bytes) -> bytes:
 def _check_size(height: int, width: int) -> None:
     if height < 1 or width < 1 or height * width > MAX_POSITIONS:
         raise BitstreamError(f"a latent of {height} x {width} is outside of 1 to {MAX_POSITIONS} positions")
+
+
+def _packed_start(stream: Stream) -> tuple[bytes, ...]:
+    if stream.level is None:
+        return ONE_RATE, stream.fingerprint
+    return VARIABLE_RATE, stream.fingerprint, bytes([stream.level])
 
 
 def _packed_size(height: int, width: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck, EntropyModel
+from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
 from model.coding.ans import LARGEST_SYMBOL, SymbolStack, Tables
@@ -161,4 +161,4 @@ def tables_of(model: EntropyModel) -> Tables:
         ValueError: it has none before its `update()`.
     """
     cdf, lengths, offsets = (t.cpu().numpy() for t in (model.quantized_cdf, model.cdf_length, model.offset))
-    return Tables(cdf, lengths, offsets, per_channel=isinstance(model, EntropyBottleneck))
+    return Tables(cdf, lengths, offsets, per_channel=len(cdf) == getattr(model, "channels", None))

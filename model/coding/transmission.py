@@ -5,8 +5,9 @@ and with the same integer networks (`model.coding.exact`). Hence both obtain the
 bytes depend on y alone.
 
 A procedure takes a channel end (a Sender, Receiver or Recorder of `model.coding.channel`), the number of images, the
-latent's size (H, W), and y, float32 (images, C, H, W), or None at the receiver. It returns y_hat, float32, of that
-shape.
+latent's size (H, W), y, float32 (images, C, H, W), or None at the receiver, and the images' gains, or None with one
+rate. It returns y_hat, float32, of that shape. With variable rate, y is already multiplied by its gain, and y_hat yet
+to be multiplied by the inverse gain.
 
 Fixed-point values are float64 integers in units of 2^-16. The class docstrings state in real numbers what is computed.
 """
@@ -20,6 +21,8 @@ from misc.devices import one_core
 from model.coding.ans import Tables
 from model.coding.channel import Receiver, Recorder, Sender, checkerboard, tables_of
 from model.coding.exact import LARGEST, ONE, ExactConv2d, exact, fixed_point
+from model.gained_bottleneck import GainedBottleneckLatentCodec
+from model.gains import Gains
 
 End = Sender | Receiver | Recorder
 
@@ -38,10 +41,34 @@ class FactorizedTransmission:
         self.medians = medians_of(codec.entropy_bottleneck)
         self.tables = tables_of(codec.entropy_bottleneck)
 
-    def __call__(self, end: End, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
+    def __call__(
+        self, end: End, images: int, size: tuple[int, int], y: Tensor | None, gains: Gains | None = None
+    ) -> Tensor:
         residuals = None if y is None else y - self.medians
         symbols = end.code(residuals, channel_indexes(self.medians, images, size), self.tables)
         return symbols.float() + self.medians
+
+
+class GainedTransmission:
+    """Pass y alone, with the tables of the nearest level.
+
+        symbols = round(y - gain * medians)
+        y_hat = symbols + gain * medians
+        bits = -log2 p(y_hat / gain) / gain
+
+    The medians matter to no table, so a receiver whose gains differ in the last bit reads the same symbols.
+    """
+
+    def __init__(self, codec: GainedBottleneckLatentCodec):
+        self.medians = medians_of(codec.entropy_bottleneck)
+        self.tables = tables_of(codec.entropy_bottleneck)
+
+    def __call__(self, end: End, images: int, size: tuple[int, int], y: Tensor | None, gains: Gains) -> Tensor:
+        medians = self.medians * gains.gain
+        channels = channel_indexes(self.medians, images, size)
+        indexes = channels + gains.nearest[:, None, None, None] * len(self.medians)
+        symbols = end.code(None if y is None else y - medians, indexes, self.tables)
+        return symbols.float() + medians
 
 
 class HyperTransmission:
@@ -69,7 +96,9 @@ class HyperTransmission:
         self.y_tables = tables_of(conditional)
         self.thresholds = (conditional.scale_table[:-1].double() * ONE).round()
 
-    def __call__(self, end: End, images: int, size: tuple[int, int], y: Tensor | None) -> Tensor:
+    def __call__(
+        self, end: End, images: int, size: tuple[int, int], y: Tensor | None, gains: Gains | None = None
+    ) -> Tensor:
         y = None if y is None else fixed_point(y)
         z = None if y is None else self.h_a(y)
         z_size = tuple(side // self.stride for side in size)

@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms import v2
 
 from misc.deploy import edge_directory
-from misc.deploy.edge_client import FORMAT, STREAM
+from misc.deploy.edge_client import VERSIONS
 from misc.deploy.edge_graph import EdgeGraph, onnx_graph, order_and_tables, output_names
 from misc.deploy.sample_images import generated_samples
 from misc.deploy.transform_steps import transform_steps
@@ -53,8 +53,8 @@ def make(prior: str) -> None:
     graph = EdgeGraph(edge)
     order, tables = order_and_tables(graph)
     content = {
-        "format": FORMAT,
-        "stream": STREAM,
+        "format": VERSIONS[0].directory,
+        "stream": VERSIONS[0].stream,
         "fingerprint": edge.fingerprint().hex(),
         "transform": transform_steps(TRANSFORM),
         "max_positions": edge.entropy_model.max_positions,

@@ -1,11 +1,12 @@
 """Generate the golden streams, which pin the current version of the stream format.
 
-    python -m tests.golden.make_golden
+    python -m tests.golden.make_golden [PRIOR ...]
 
 Run this only for a new version of the format: if these files no longer decode to the same latents, neither do those of
 users.
 """
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -19,18 +20,29 @@ from model.coding.bitstream import Stream, unpack
 from model.halves import EdgeHalf
 
 FOLDER = Path(__file__).resolve().parent
-PRIORS = ("FactorizedPrior", "ScaleHyperprior", "MeanScaleHyperprior", "JointAutoregressive", "Checkerboard")
+ONE_RATE = ("FactorizedPrior", "ScaleHyperprior", "MeanScaleHyperprior", "JointAutoregressive", "Checkerboard")
+VARIABLE_RATE = ("FactorizedPrior-levels", "Checkerboard-levels")  # streams of format 3, the others are of format 2
+PRIORS = (*ONE_RATE, *VARIABLE_RATE)
 CHANNELS = 4
+LEVELS = [0.4, 0.1, 0.05]
+LEVEL = 21  # between two trained levels
 
 
 def edge_of(prior: str) -> EdgeHalf:
     """Return an untrained edge half whose inputs are latents."""
-    extra = {} if prior == "FactorizedPrior" else {"hyper_channels": CHANNELS}
-    return EdgeHalf(nn.Identity(), getattr(entropy, prior)(CHANNELS, **extra)).eval()
+    name, *levels = prior.split("-")
+    extra = {} if name == "FactorizedPrior" else {"hyper_channels": CHANNELS}
+    return EdgeHalf(nn.Identity(), getattr(entropy, name)(CHANNELS, **extra, levels=LEVELS if levels else None)).eval()
+
+
+def encode(edge: EdgeHalf, y: Tensor) -> bytes:
+    (stream,) = edge.encode(y, None if edge.entropy_model.gains is None else LEVEL)
+    return stream
 
 
 def y_hat_of(edge: EdgeHalf, stream: Stream) -> Tensor:
-    return edge.entropy_model.decompress([stream.payload], stream.size)
+    levels = None if stream.level is None else [stream.level]
+    return edge.entropy_model.decompress([stream.payload], stream.size, levels)
 
 
 def digest(y_hat: Tensor) -> str:
@@ -48,7 +60,7 @@ def make(prior: str) -> str:
     edge.update(scale_table=[0.11, 0.3, 0.6, 1.0, 1.5, 2.5, 4.0, 8.0], force=True, update_quantiles=True)
     y = 3 * torch.randn(1, CHANNELS, 7, 10)
     y[0, 1, 2, 3], y[0, 2, 6, 9] = 300.0, -2000.5  # beyond every table
-    (stream,) = edge.encode(y)
+    stream = encode(edge, y)
     save_file(
         {**{f"state.{name}": each for name, each in edge.state_dict().items()}, "y": y}, FOLDER / f"{prior}.safetensors"
     )
@@ -57,5 +69,8 @@ def make(prior: str) -> str:
 
 
 if __name__ == "__main__":
-    digests = {prior: make(prior) for prior in PRIORS}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("priors", nargs="*", choices=[[], *PRIORS], help="default: all")
+    digests = json.loads((FOLDER / "digests.json").read_text())
+    digests |= {prior: make(prior) for prior in parser.parse_args().priors or PRIORS}
     (FOLDER / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")

@@ -13,7 +13,7 @@ from model.encoder import ResidualEncoder
 from model.entropy import FactorizedPrior, MeanScaleHyperprior
 from model.halves import EdgeHalf, ServerHalf, fingerprint_of
 from model.split import create_split_classifier
-from tests.golden.make_golden import PRIORS
+from tests.golden.make_golden import ONE_RATE as PRIORS
 from tests.model.conftest import RESNET, SWIN
 
 

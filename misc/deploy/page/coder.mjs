@@ -45,13 +45,14 @@ export class AnsEncoder {
  * @param tables its tables, as of tablesOf
  * @param outputs the encoder's, by name: {data: Int32Array, dims: number[]}
  * @param {number} image which of the batch
+ * @param {number|null} level of a model of variable rate
  * @returns {Uint8Array} equal to the Python coder's for the same symbols
  * @throws {Problem} symbols, or a size, that no stream can hold
  */
-export function encodeStream(edge, tables, outputs, image = 0) {
+export function encodeStream(edge, tables, outputs, image = 0, level = null) {
   const stack = new AnsEncoder();
   for (const entry of edge.order.toReversed()) pushElements(stack, tables[entry.tables], elementsOf(entry, outputs, image));
-  return pack(edge.fingerprint, sizeOf(outputs), stack.bytes());
+  return pack(edge.fingerprint, sizeOf(outputs), stack.bytes(), level);
 }
 
 /** Push in reverse of the decoder's order: all symbols by table, then the excess of each escape. */

@@ -7,34 +7,49 @@ import { file, json } from "./server.mjs";
 import { sizeOf } from "./symbols.mjs";
 import { tablesOf } from "./tables.mjs";
 
-const FORMAT = 1; // of the directory
-const STREAM = 2; // of the stream
+const STREAMS = { 1: 2, 2: 3 }; // the stream version of each format of the directory: one rate, variable rate
 const BLANK = { width: 64, height: 64, data: new Uint8Array(4 * 64 * 64) };
 
 export class Encoder {
-  constructor(ort, session, edge) {
+  /** @param {object|null} coder the second graph of a model of variable rate */
+  constructor(ort, session, coder, edge) {
     this.ort = ort;
     this.session = session;
+    this.coder = coder;
     this.edge = edge;
     this.tables = tablesOf(edge);
+  }
+
+  /** Whether a rate can be chosen. */
+  get hasRates() {
+    return this.coder !== null;
   }
 
   /**
    * Encode a picture, {width, height, data}.
    *
+   * @param {number} rate of a model of variable rate, 0 (smallest streams) to 1
    * @returns {{stream: Uint8Array, outputs: object, cropped: object}} the stream, the symbols and the pixels they are of
    * @throws {Problem} a picture that the encoder does not take
    */
-  async encode(picture) {
+  async encode(picture, rate = 0.5) {
     const { transform } = this.edge;
     const cropped = crop(picture, transform);
     const size = [1, 3, cropped.height, cropped.width];
     const x = new this.ort.Tensor("float32", numbers(cropped, transform), size);
-    const outputs = await this.session.run({ x }).catch((error) => {
+    const level = this.hasRates ? Math.round(rate * this.edge.last_level) : null;
+    const outputs = await this.#run(x, level).catch((error) => {
       throw new Problem(`The encoder does not take a picture of ${cropped.width} x ${cropped.height}: ${error.message}`);
     });
     this.#check(outputs);
-    return { stream: encodeStream(this.edge, this.tables, outputs), outputs, cropped };
+    return { stream: encodeStream(this.edge, this.tables, outputs, 0, level), outputs, cropped };
+  }
+
+  async #run(x, level) {
+    const outputs = await this.session.run({ x });
+    if (level === null) return outputs;
+    const levels = new this.ort.Tensor("int64", BigInt64Array.of(BigInt(level)), [1]);
+    return this.coder.run({ latent: outputs.latent, level: levels });
   }
 
   #check(outputs) {
@@ -61,31 +76,37 @@ export async function loadEncoder(folder) {
   }
   const edge = await json(`${folder}edge.json`);
   checkVersions(edge);
-  const model = await (await file(`${folder}encoder.onnx`)).arrayBuffer();
-  await checkSum(model, edge.sha256);
   const ort = await loadRuntime();
-  const session = await ort.InferenceSession.create(model).catch((error) => {
-    throw new Problem(`This browser cannot run the encoder: reload the page, or use another browser. (${error.message})`);
-  });
-  const encoder = new Encoder(ort, session, edge);
+  const session = await loadGraph(ort, folder, "encoder.onnx", edge.sha256);
+  const coder = edge.format === 1 ? null : await loadGraph(ort, folder, "coder.onnx", edge.coder_sha256);
+  const encoder = new Encoder(ort, session, coder, edge);
   await encoder.encode(BLANK); // the first run takes longer
   return encoder;
 }
 
 function checkVersions(edge) {
-  if (edge.format === FORMAT && edge.stream === STREAM) return;
+  if (edge.format in STREAMS && edge.stream === STREAMS[edge.format]) return;
+  const readable = Object.entries(STREAMS).map(([format, stream]) => `${format} and ${stream}`);
   throw new Problem(
-    `The exported encoder has format ${edge.format} and stream version ${edge.stream}, this page reads ${FORMAT} and ` +
-      `${STREAM}: export it again with the server's release of scripts/export.py.`,
+    `The exported encoder has format ${edge.format} and stream version ${edge.stream}, this page reads ` +
+      `${readable.join(", or ")}: export it again with the server's release of scripts/export.py.`,
   );
 }
 
+async function loadGraph(ort, folder, name, sha256) {
+  const model = await (await file(`${folder}${name}`)).arrayBuffer();
+  await checkSum(model, name, sha256);
+  return ort.InferenceSession.create(model).catch((error) => {
+    throw new Problem(`This browser cannot run the encoder: reload the page, or use another browser. (${error.message})`);
+  });
+}
+
 /** Compare with SHA-256; only pages from HTTPS or localhost are given it by the browser. */
-async function checkSum(bytes, expected) {
+async function checkSum(bytes, name, expected) {
   if (globalThis.crypto?.subtle === undefined) return;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   const sum = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (sum !== expected) throw new Problem("encoder.onnx is damaged, or not the one of edge.json: export it again.");
+  if (sum !== expected) throw new Problem(`${name} is damaged, or not the one of edge.json: export it again.`);
 }
 
 async function loadRuntime() {

@@ -96,8 +96,14 @@ function showExamples(paths) {
 
 async function load(isLatest) {
   say("Loading the encoder …");
-  await encoder();
-  if (isLatest()) say("Ready.");
+  const loaded = await encoder();
+  if (!isLatest()) return;
+  showRate(loaded);
+  say("Ready.");
+}
+
+function showRate(loaded) {
+  element("rate-row").hidden = !loaded.hasRates;
 }
 
 async function changeModel(isLatest) {
@@ -118,9 +124,10 @@ async function use(file, isLatest) {
 async function classifyPicture(isLatest) {
   say("Encoding …");
   const loaded = await encoder();
+  if (isLatest()) showRate(loaded);
   const pixels = await decode(picture);
   const begin = performance.now();
-  const { stream, outputs, cropped } = await loaded.encode(pixels);
+  const { stream, outputs, cropped } = await loaded.encode(pixels, element("rate").value / 100);
   const encoded = performance.now();
   const answer = await classify(stream, token);
   const answered = performance.now();
@@ -158,6 +165,7 @@ function connect() {
     attempt(usePhotograph);
   };
   element("model").onchange = () => attempt(changeModel);
+  element("rate").onchange = () => picture && attempt(classifyPicture);
   element("blend").oninput = () => blendMap(element("blend").value / 100);
   blendMap(element("blend").value / 100);
   connectDrop();

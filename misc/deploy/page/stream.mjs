@@ -1,8 +1,9 @@
-/** The stream format of model/coding/bitstream.py, version 2: the bytes of one image. */
+/** The stream format of model/coding/bitstream.py, versions 2 and 3: the bytes of one image. */
 
 import { Problem } from "./problem.mjs";
 
-const MAGIC = [0x46, 0x32]; // "F2"
+const ONE_RATE = [0x46, 0x32]; // "F2"
+const VARIABLE_RATE = [0x46, 0x33]; // "F3"
 const MAX_SQUARE = 128;
 const MAX_BYTES = 2 ** 24;
 
@@ -18,14 +19,17 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
  * @param {string} fingerprint 8 hex digits
  * @param {[number, number]} size height and width of y
  * @param {Uint8Array} payload the coded symbols
+ * @param {number|null} level of a model of variable rate
  * @returns {Uint8Array}
  */
-export function pack(fingerprint, [height, width], payload) {
+export function pack(fingerprint, [height, width], payload, level = null) {
   if (height < 1 || width < 1 || height * width > MAX_SQUARE ** 2) {
     throw new Problem(`The picture's latent has ${height} x ${width} positions: more than a stream can hold.`);
   }
   const side = height === width ? [height] : [0, ...varint(height), ...varint(width)];
-  const head = [...MAGIC, ...fingerprint.match(/../g).map((pair) => parseInt(pair, 16)), ...side];
+  const identity = fingerprint.match(/../g).map((pair) => parseInt(pair, 16));
+  const start = level === null ? [...ONE_RATE, ...identity] : [...VARIABLE_RATE, ...identity, level];
+  const head = [...start, ...side];
   const length = head.length + payload.length + 4;
   if (length > MAX_BYTES) throw new Problem("The picture takes more bytes than a stream can have: try a smaller one.");
   const bytes = new Uint8Array(length);

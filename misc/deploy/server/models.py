@@ -12,13 +12,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from misc.config.entries import image_transform
 from misc.config.load import Config
 from misc.deploy.class_names import class_names, folder_of_test
-from misc.deploy.edge_client import FORMAT
-from misc.deploy.edge_directory import DESCRIPTION, ENCODER
+from misc.deploy.edge_client import VERSIONS
+from misc.deploy.edge_directory import CODER, DESCRIPTION, ENCODER
 from misc.deploy.load import load_edge, load_server
 from misc.errors import UserError
 from model.halves import ServerHalf
 
-EDGE_FILES = (DESCRIPTION, ENCODER)
+EDGE_FILES = (DESCRIPTION, ENCODER, CODER)
 MAX_EXAMPLES = 8
 
 
@@ -115,7 +115,7 @@ def with_edges(infos: Sequence[ModelInfo], folders: Sequence[Path]) -> list[Mode
 
 
 def _fingerprint_of_export(folder: Path) -> str:
-    missing = next((name for name in EDGE_FILES if not (folder / name).is_file()), None)
+    missing = next((name for name in (DESCRIPTION, ENCODER) if not (folder / name).is_file()), None)
     if missing is not None:
         raise UserError(f"--edge {folder} has no {missing}: expected a folder that scripts/export.py wrote")
     try:
@@ -123,8 +123,9 @@ def _fingerprint_of_export(folder: Path) -> str:
         version, fingerprint = edge["format"], str(edge["fingerprint"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"--edge {folder}: {DESCRIPTION} cannot be read: export it again") from error
-    if version != FORMAT:
-        raise UserError(f"--edge {folder} is of format {version}, not {FORMAT}: export it again")
+    if version not in {versions.directory for versions in VERSIONS}:
+        readable = " or ".join(str(versions.directory) for versions in VERSIONS)
+        raise UserError(f"--edge {folder} is of format {version}, not {readable}: export it again")
     return fingerprint
 
 

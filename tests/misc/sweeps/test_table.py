@@ -7,7 +7,7 @@ import pytest
 from misc.errors import UserError
 from misc.files import ROOT
 from misc.sweeps.plan import Run
-from misc.sweeps.table import SweepRow, read_rows, recommended, row_of, students_of, summary, teacher_top1, write_rows
+from misc.sweeps.table import SweepRow, read_rows, recommended, rows_of, students_of, summary, teacher_top1, write_rows
 
 
 def student(
@@ -62,14 +62,14 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_runs_row_holds_its_results_in_bytes_and_milliseconds(tmp_path, monkeypatch):
     config = ROOT / "config/quickstart/phd_resnet.yaml"
     run = Run("one", "ours", config, ("lmbda=0.2",), 3, tmp_path)
-    assert row_of(run) == SweepRow("one", "ours", "config/quickstart/phd_resnet.yaml", "lmbda=0.2", None, 0.2, 3)
+    assert rows_of(run)[0] == SweepRow("one", "ours", "config/quickstart/phd_resnet.yaml", "lmbda=0.2", None, 0.2, 3)
     found = {"images": 9, "top1": 88.88888, "top5": 100, "strings_kb": 0.05, "sent_kb": 0.0625}
     found |= {"bpp_bytes": 0.1000004, "bpp_likelihood": 0.1, "edge_parameters": 1000}
     test = {"student": found, "predictive_loss": 1.23456, "git_revision": "abc"}
     (tmp_path / "test.json").write_text(json.dumps(test))
     (tmp_path / "history.jsonl").write_text('{"loss": 9.04, "seconds": 1.5}\n{"loss": 3.06, "seconds": 1.6}\n')
     monkeypatch.setattr(Run, "is_done", lambda run: True)
-    row = row_of(run)
+    row = rows_of(run)[0]
     assert (row.top1, row.predictive_loss, row.first_loss, row.last_loss, row.training_s) == (
         88.889,
         1.235,
@@ -79,9 +79,9 @@ def test_a_runs_row_holds_its_results_in_bytes_and_milliseconds(tmp_path, monkey
     )
     assert (row.string_bytes, row.sent_bytes, row.bpp_bytes, row.encode_ms) == (51.2, 64.0, 0.1, None)
     (tmp_path / "latency.json").write_text('{"encode_ms": 1.26, "decode_ms": 2}')
-    assert (row_of(run).encode_ms, row_of(run).decode_ms) == (1.3, 2)
+    assert (rows_of(run)[0].encode_ms, rows_of(run)[0].decode_ms) == (1.3, 2)
     (tmp_path / "test.json").write_text(json.dumps({"model": found, "git_revision": "abc"}))  # a teacher's
-    assert row_of(run).sent_bytes is row_of(run).predictive_loss is None and row_of(run).top1 == 88.889
+    assert rows_of(run)[0].sent_bytes is rows_of(run)[0].predictive_loss is None and rows_of(run)[0].top1 == 88.889
 
 
 def test_the_summary_counts_what_was_not_run():

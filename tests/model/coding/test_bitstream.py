@@ -11,7 +11,8 @@ from model.coding.bitstream import MAX_BYTES, MAX_POSITIONS, BitstreamError, Str
 sizes = st.tuples(st.integers(1, MAX_POSITIONS), st.integers(1, MAX_POSITIONS)).filter(
     lambda size: size[0] * size[1] <= MAX_POSITIONS
 ) | st.integers(1, 128).map(lambda side: (side, side))
-streams = st.builds(Stream, st.binary(min_size=4, max_size=4), sizes, st.binary(max_size=400))
+levels = st.none() | st.integers(0, 255)
+streams = st.builds(Stream, st.binary(min_size=4, max_size=4), sizes, st.binary(max_size=400), levels)
 
 
 def checked(body: bytes) -> bytes:
@@ -23,6 +24,8 @@ def test_bytes_are_as_documented():
     assert pack(Stream(b"\x0a\x0b\x0c\x0d", (28, 28), b"payload")) == checked(body)
     body = b"F2" + b"\x0a\x0b\x0c\x0d" + b"\x00\xac\x02\x07" + b"payload"
     assert pack(Stream(b"\x0a\x0b\x0c\x0d", (300, 7), b"payload")) == checked(body)
+    body = b"F3" + b"\x0a\x0b\x0c\x0d" + b"\x15" + b"\x1c" + b"payload"
+    assert pack(Stream(b"\x0a\x0b\x0c\x0d", (28, 28), b"payload", 21)) == checked(body)
 
 
 @given(streams)
@@ -44,8 +47,9 @@ def test_round_trip_of_long_narrow_latents(side, is_tall):
 
 
 @given(st.integers(1, 128), st.binary(max_size=300))
-def test_overhead_of_a_square_latent_is_eleven_bytes(side, payload):
+def test_overhead_of_a_square_latent_is_eleven_bytes_and_twelve_with_a_level(side, payload):
     assert len(pack(Stream(b"abcd", (side, side), payload))) == len(payload) + 11
+    assert len(pack(Stream(b"abcd", (side, side), payload, 7))) == len(payload) + 12
 
 
 @given(streams, st.data())
@@ -64,9 +68,9 @@ def test_any_truncation_is_refused(stream, data):
         unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 
-@given(st.binary(max_size=100))
-def test_hostile_bytes_with_a_right_checksum_are_refused_or_the_one_spelling_of_a_stream(body):
-    packed = checked(b"F2" + body)
+@given(st.sampled_from([b"F2", b"F3"]), st.binary(max_size=100))
+def test_hostile_bytes_with_a_right_checksum_are_refused_or_the_one_spelling_of_a_stream(version, body):
+    packed = checked(version + body)
     try:
         stream = unpack(packed)
     except BitstreamError:
@@ -94,6 +98,8 @@ def test_sizes_out_of_bounds_are_refused_on_both_sides(size):
         (checked(b"F2abcd\0\x87\x00\x08"), "longer than needed"),
         (checked(b"F2abcd\0\xff\xff\xff\x01\x08"), "longer than three bytes"),
         (checked(b"F2"), "truncated or damaged"),
+        (checked(b"F3abcd\x05"), "truncated or damaged"),
+        (checked(b"F4abcd\x05\x08"), "another version"),
     ],
 )
 def test_errors_say_what_is_wrong(packed, message):

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from scripts.benchmarks.bitstream import Setting, compare, markdown
-from tests.golden.make_golden import CHANNELS, PRIORS, edge_of
+from tests.golden.make_golden import CHANNELS, edge_of
+from tests.golden.make_golden import ONE_RATE as PRIORS
 
 SETTINGS = [Setting("batch 2", batch=2), Setting("channels last", channels_last=True)]
 
