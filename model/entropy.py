@@ -79,14 +79,14 @@ class EntropyModel(nn.Module):
 
         Args:
             y: (B, C, H, W).
-            level: of a model of variable rate, 0 to `gains.last`; None draws one per image in training, and is the
-                middle one in evaluation.
+            level: of a model of variable rate, 0 to `gains.last`; None draws one per image where gradients are
+                recorded (in training, also of a decoder behind a frozen entropy model), else is the middle one.
         """
         with torch.autocast(y.device.type, enabled=False):
             if self.gains is None:
                 out = self.codec(self._padded(y.float()))
                 return _cropped(out["y_hat"], y.shape[-2:]), out["likelihoods"]
-            drawn = self.training and level is None
+            drawn = torch.is_grad_enabled() and level is None
             gains = self.gains(self.gains.drawn(len(y)) if drawn else self._levels(level, y))
             out = self._gained_codec(self._padded(y.float()) * gains.gain, gains)
             return _cropped(out["y_hat"], y.shape[-2:]) * gains.inverse, out["likelihoods"]

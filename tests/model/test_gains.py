@@ -108,11 +108,13 @@ def test_a_batch_may_mix_levels(edge):
 def test_default_is_the_middle_level_in_evaluation(edge):
     y = torch.randn(1, CHANNELS, 4, 4)
     assert edge.encode(y) == edge.encode(y, 16)
-    assert torch.equal(edge.entropy_model(y), edge.entropy_model(y, 16))
+    with torch.no_grad():
+        assert torch.equal(edge.entropy_model(y), edge.entropy_model(y, 16))
 
 
-def test_training_draws_a_level_for_each_image():
-    model = edge_of("FactorizedPrior").entropy_model.train()
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_training_draws_a_level_for_each_image(is_frozen):
+    model = edge_of("FactorizedPrior").entropy_model.train(not is_frozen).requires_grad_(not is_frozen)
     seen = []
     model.gains.register_forward_hook(lambda module, inputs, output: seen.extend(inputs[0].tolist()))
     model(torch.randn(200, CHANNELS, 2, 2))

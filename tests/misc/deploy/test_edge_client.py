@@ -22,8 +22,8 @@ from misc.deploy.edge_client import EdgeEncoder, EdgeError, PythonStack, Tables,
 from misc.deploy.sample_images import generated_samples
 from misc.errors import UserError
 from model.coding import ans
-from model.coding.bitstream import MAX_POSITIONS, Stream, pack
-from tests.golden.make_edges import FOLDER, IMAGES, PRIORS
+from model.coding.bitstream import MAX_POSITIONS, Stream, pack, unpack
+from tests.golden.make_edges import FOLDER, IMAGES, PRIORS, RATES, VARIABLE_RATE
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
 
@@ -52,6 +52,56 @@ def test_golden_exports_give_the_golden_streams(prior, coder):
     encoder = EdgeEncoder(FOLDER / prior, coder=coder)
     for number, image in enumerate(generated_samples(IMAGES).images):
         assert encoder.encode(image) == (FOLDER / prior / f"{number}.fsb").read_bytes()
+
+
+@pytest.mark.parametrize("prior", VARIABLE_RATE)
+def test_golden_exports_of_variable_rate_give_the_golden_streams(prior):
+    encoder = EdgeEncoder(FOLDER / prior)
+    for number, (image, rate) in enumerate(zip(generated_samples(IMAGES).images, RATES, strict=True)):
+        stream = encoder.encode(image, rate)
+        assert stream == (FOLDER / prior / f"{number}.fsb").read_bytes()
+        assert unpack(stream).level == round(rate * encoder.last_level)
+
+
+@pytest.mark.parametrize("prior", VARIABLE_RATE)
+def test_a_stream_fits_the_bytes_it_is_given(prior):
+    encoder, image = EdgeEncoder(FOLDER / prior), generated_samples(1).images[0]
+    by_level = [len(encoder.encode(image, level / encoder.last_level)) for level in range(encoder.last_level + 1)]
+    assert by_level[0] < by_level[-1]
+    for budget in (by_level[0], sum(by_level) // len(by_level), 10_000):
+        stream = encoder.encode(image, max_bytes=budget)
+        assert len(stream) <= budget and len(stream) == by_level[unpack(stream).level]
+    with pytest.raises(EdgeError, match=f"has {by_level[0]} bytes, more than {by_level[0] - 1}"):
+        encoder.encode(image, max_bytes=by_level[0] - 1)
+
+
+def test_rates_that_cannot_be_are_refused(exported):
+    variable = EdgeEncoder(FOLDER / VARIABLE_RATE[0])
+    for encoder, wanted, message in (
+        (variable, {"rate": 1.1}, "the rate is 1.1; expected 0"),
+        (variable, {"rate": 0.5, "max_bytes": 80}, "not both"),
+        (EdgeEncoder(exported), {"rate": 0.5}, "one rate"),
+        (EdgeEncoder(exported), {"max_bytes": 80}, "one rate"),
+    ):
+        with pytest.raises(EdgeError, match=message):
+            encoder.encode(photo("RGB"), **wanted)
+
+
+def test_rate_on_the_command_line(tmp_path, capsys):
+    photo("RGB").save(tmp_path / "photo.png")
+    for name, arguments in {"low": ["--rate", "0"], "high": ["--rate", "1"], "fit": ["--max_bytes", "9999"]}.items():
+        edge_client.main(
+            [
+                "encode",
+                str(FOLDER / VARIABLE_RATE[0]),
+                str(tmp_path / "photo.png"),
+                "-o",
+                str(tmp_path / name),
+                *arguments,
+            ]
+        )
+    low, high, fit = ((tmp_path / name / "photo.fsb").read_bytes() for name in ("low", "high", "fit"))
+    assert len(low) < len(high) and fit == high
 
 
 def test_it_imports_four_libraries_and_nothing_of_the_project():
@@ -149,7 +199,7 @@ def refused(folder: Path, message: str) -> None:
 def test_directories_of_other_versions_and_damaged_ones_are_refused(exported, tmp_path):
     refused(tmp_path / "none", "is no exported directory")
     change(exported, format=99)
-    refused(exported, "format 99 for streams of version 2; this client reads format 1")
+    refused(exported, "format 99 for streams of version 2; this client reads 1 for 2, 2 for 3")
     change(exported, format=1, stream=9)
     refused(exported, "streams of version 9")
     (exported / "edge.json").write_text("{")

@@ -78,7 +78,7 @@ def test_an_exported_encoder_goes_to_its_model(exported):
     ("content", "message"),
     [
         ({"fingerprint": "12345678"}, "of model 12345678, which is not served"),
-        ({"format": 2}, "of format 2, not 1"),
+        ({"format": 3}, "of format 3, not 1 or 2"),
         ({"encoder": None}, r"has no encoder\.onnx"),
     ],
 )
