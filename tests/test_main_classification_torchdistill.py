@@ -163,6 +163,45 @@ def test_a_hyperprior_trains_and_counts_its_networks_as_the_edge(command, tmp_pa
     assert student["edge_parameters"] > 141_696 and student["bpp_bytes"] > 0
 
 
+def test_one_model_of_every_rate_trains_prints_its_curve_and_is_fine_tuned(command, tmp_path, capsys):
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+    arguments = command("variable_resnet", "--run_dir", str(run))
+    main([*arguments, "--skip_ckpt", *one_epoch(1)])
+    assert "rate    lmbda  bytes sent  top-1" in capsys.readouterr().out
+    tested = json.loads((run / "test.json").read_text())
+    levels = tested["levels"]
+    assert [round(row["lmbda"], 6) for row in levels] == [0.4, 0.2, 0.1, 0.05, 0.025]
+    assert [row["rate"] for row in levels] == [0, 0.25, 0.5, 0.75, 1]
+    assert tested["student"] == levels[2]
+    assert levels[0]["sent_kb"] < levels[4]["sent_kb"]
+    assert levels[0]["sent_kb"] * 1024 == pytest.approx(levels[0]["strings_kb"] * 1024 + 12, abs=1e-6)
+    assert all(row["predictive_loss"] == tested["teacher"]["top1"] - row["top1"] for row in levels)
+
+    main([*arguments, "--test_only", "--rate", "0.75", "--student_only"])
+    one = json.loads((run / "test.json").read_text())
+    assert "levels" not in one and one["student"]["sent_kb"] == levels[3]["sent_kb"]
+
+    levels = "models.student_model.kwargs.entropy_model.init.kwargs.levels=[0.4, 0.2, 0.1, 0.05, 0.025]"
+    key = "models.student_model.kwargs.entropy_model.key=model.entropy.Checkerboard"
+    start = f"models.student_model.kwargs.trained_parts.weights_path={run / 'weights.safetensors'}"
+    settings = [part for value in (levels, key, start) for part in ("--set", value)]
+    main([*command("finetune_resnet", "--skip_ckpt", "--run_dir", str(tuned)), *settings, *one_epoch(1)])
+    found = json.loads((tuned / "test.json").read_text())["levels"]
+    assert [row["sent_kb"] for row in found] == [row["sent_kb"] for row in tested["levels"]]
+
+
+def test_a_rate_for_a_student_of_one_rate_is_one_line(command, tmp_path, capsys):
+    run = tmp_path / "run"
+    main([*command("phd_resnet", "--skip_ckpt", "--run_dir", str(run), "--student_only"), *one_epoch(1)])
+    capsys.readouterr()
+    assert "one rate" in failure(capsys, command("phd_resnet", "--test_only", "--run_dir", str(run), "--rate", "0.5"))
+
+
+def test_a_context_model_trains_two_stages(command, resnet_maps, tmp_path):
+    """CompressAI's masked convolution replaces its weights in the forward pass, also while a stage is validated."""
+    main([*command("sg_resnet_hyperprior", "--skip_ckpt", "--run_dir", str(tmp_path / "run")), *one_epoch(1, 2)])
+
+
 def test_a_classifier_trains_alone_and_continues_from_its_weights(workspace, tmp_path, capsys):
     settings = {
         "dataset_root": workspace / "digits",
@@ -582,6 +621,8 @@ def test_the_command_line_is_frozen():
         "--log_config",
         "--dry_run",
         "--resume",
+        "--rate",
+        "--results",
     }
 
 

@@ -44,8 +44,8 @@ def edge_of(prior: str) -> EdgeHalf:
     torch.manual_seed(0)
     name, *levels = prior.split("-")
     extra = {} if name == "FactorizedPrior" else {"hyper_channels": CHANNELS}
-    entropy_model = getattr(entropy, name)(CHANNELS, **extra, levels=LEVELS if levels else None)
-    edge = EdgeHalf(ResidualEncoder((CHANNELS,) * 3), entropy_model).eval()
+    encoder = ResidualEncoder((CHANNELS,) * 3)
+    edge = EdgeHalf(encoder, getattr(entropy, name)(CHANNELS, **extra, levels=LEVELS if levels else None)).eval()
     with torch.no_grad():  # initial means and scales hardly vary, and initial densities need tables of thousands
         for name, parameter in edge.named_parameters():
             parameter.add_(1.0) if "matrices" in name else parameter.mul_(2.0)

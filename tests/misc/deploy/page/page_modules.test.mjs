@@ -24,6 +24,12 @@ test("varints, lowest seven bits first", () => {
   assert.deepEqual(varint(16384), [0x80, 0x80, 1]);
 });
 
+test("a stream with a level is of version 3", () => {
+  const [plain, leveled] = [pack("0a0b0c0d", [8, 8], Uint8Array.of(5)), pack("0a0b0c0d", [8, 8], Uint8Array.of(5), 21)];
+  assert.deepEqual([...plain.subarray(0, -4)], [0x46, 0x32, 10, 11, 12, 13, 8, 5]);
+  assert.deepEqual([...leveled.subarray(0, -4)], [0x46, 0x33, 10, 11, 12, 13, 21, 8, 5]);
+});
+
 test("a size beyond a stream's limit is refused", () => {
   assert.throws(() => pack("00000000", [129, 128], new Uint8Array()), Problem);
   assert.throws(() => pack("00000000", [0, 1], new Uint8Array()), Problem);

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from misc.datasets.image_folder import read_rgb
-from misc.deploy.edge_graph import EdgeGraph, onnx_graph, order_and_tables, output_names
+from misc.deploy.edge_graph import CoderGraph, EdgeGraph, EncoderGraph, onnx_graph, order_and_tables, output_names
 from misc.deploy.transform_steps import transform_steps
 from model import entropy
 from model.halves import EdgeHalf
@@ -20,11 +21,11 @@ pytestmark = pytest.mark.slow
 ANSWER = {"classes": [{"index": 0, "name": "any", "probability": 1.0}], "milliseconds": 1.0}
 
 
-def edge_of(prior: str) -> EdgeHalf:
+def edge_of(prior: str, levels: list[float] | None = None) -> EdgeHalf:
     """Return an untrained edge half whose latents of 9 x 11 need padding."""
     torch.manual_seed(0)
     extra = {} if prior == "FactorizedPrior" else {"hyper_channels": CHANNELS}
-    edge = EdgeHalf(nn.Conv2d(3, CHANNELS, 8, 8), getattr(entropy, prior)(CHANNELS, **extra))
+    edge = EdgeHalf(nn.Conv2d(3, CHANNELS, 8, 8), getattr(entropy, prior)(CHANNELS, **extra, levels=levels))
     with torch.no_grad():
         edge.encoder.weight.mul_(8)
         for name, parameter in edge.entropy_model.named_parameters():
@@ -61,3 +62,43 @@ def test_streams(prior, browser, server, digits):
         tab.set_input_files("#file", path)
         tab.locator("#result").wait_for()
     assert sent == edge.encode(transform(read_rgb(path))[None])
+
+
+@pytest.mark.parametrize("prior", ["FactorizedPrior", "MeanScaleHyperprior"])
+def test_streams_of_any_rate(prior, browser, server, digits):
+    transform = v2.Compose([v2.Resize((72, 88)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    edge = edge_of(prior, [0.4, 0.1, 0.05])
+    graph = CoderGraph(edge)
+    order, tables = order_and_tables(graph)
+    files = {
+        "encoder.onnx": onnx_graph(EncoderGraph(edge), ["latent"]).SerializeToString(),
+        "coder.onnx": onnx_graph(graph, output_names(order)).SerializeToString(),
+    }
+    content = {
+        **{"format": 2, "stream": 3, "fingerprint": edge.fingerprint().hex(), "transform": transform_steps(transform)},
+        **{"sha256": hashlib.sha256(files["encoder.onnx"]).hexdigest(), "last_level": 32},
+        **{"coder_sha256": hashlib.sha256(files["coder.onnx"]).hexdigest()},
+        **{"max_positions": edge.entropy_model.max_positions},
+        **{"stride": edge.entropy_model.stride, "order": order, "tables": tables},
+    }
+    files["edge.json"] = json.dumps(content).encode()
+    sent = []
+
+    def answer(route):
+        sent.append(route.request.post_data_buffer)
+        route.fulfill(status=200, json=ANSWER)
+
+    with opened(browser, "about:blank") as tab:
+        for name, body in files.items():
+            tab.route(f"**/{name}", lambda route, body=body: route.fulfill(status=200, body=body))
+        tab.route("**/classify", answer)
+        tab.goto(server)
+        expect_status(tab, "Ready.")
+        path = next(digits.glob("val/*/*.png"))
+        tab.set_input_files("#file", path)
+        tab.locator("#result").wait_for()
+        tab.locator("#rate").fill("100")
+        tab.locator("#rate").dispatch_event("change")
+        expect_status(tab, re.compile(f"{len(edge.encode(transform(read_rgb(path))[None], 32)[0])} bytes"))
+    x = transform(read_rgb(path))[None]
+    assert sent == [edge.encode(x, level)[0] for level in (16, 32)]
