@@ -1,8 +1,8 @@
 """Fit the test images of a student of variable rate into budgets of bytes, and classify them.
 
 For each budget: images that do not fit even at the lowest rate (they count as wrong), streams over the budget (there
-must be none), mean bytes, top-1, and top-1 of fixed levels at the same mean bytes, interpolated between the trained levels
-over the logarithm of the bytes.
+must be none), mean bytes, top-1, and top-1 of fixed levels at the same mean bytes, interpolated between the trained
+levels over the logarithm of the bytes.
 """
 
 import argparse
