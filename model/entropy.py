@@ -18,6 +18,7 @@ from compressai.latent_codecs import (
 )
 from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models import CompressionModel
+from compressai.models.base import get_scale_table
 from torch import Tensor, nn
 
 from misc.errors import UserError
@@ -35,6 +36,8 @@ from model.coding.transmission import (
 from model.gained_bottleneck import GainedBottleneckLatentCodec
 from model.gains import DEFAULT_RATE, Gains, GainUnits
 from model.layers import Magnitude, ResidualBlock
+
+LARGEST_SCALE = 64.0
 
 
 class EntropyModel(nn.Module):
@@ -198,10 +201,19 @@ def _cropped(y_hat: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class CodedModel(CompressionModel):
-    """CompressAI's CompressionModel, able to load a state dict with coder tables of any size.
+    """CompressAI's CompressionModel, able to load a state dict with coder tables of any size, with smaller tables.
 
     CompressAI resizes the model's tables only if they are empty.
     """
+
+    def update(self, scale_table: Sequence[float] | None = None, force: bool = False, update_quantiles: bool = False):
+        """Build the coder's tables, by default for scales from 0.11 to 64.
+
+        CompressAI's default ends at 256. A quarter of it makes the Gaussians' tables a quarter as large, at finer
+        steps. A symbol outside of its table is coded as an escape.
+        """
+        scales = get_scale_table(max=LARGEST_SCALE) if scale_table is None else scale_table
+        return super().update(scales, force, update_quantiles)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
         for module in self.modules():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
@@ -15,19 +16,25 @@ from misc.errors import UserError, first_few
 from misc.files import write_atomically
 
 
-def save_weights(model: nn.Module, path: str | Path, tail_digest: str | None = None, **facts: object) -> None:
+def save_weights(
+    model: nn.Module, path: str | Path, tail_digest: str | None = None, half: Sequence[str] = (), **facts: object
+) -> None:
     """Write a model's state dict.
 
     Args:
         model: any module; a student's tail is left out if its digest is still `tail_digest`.
         path: ends in .safetensors.
         tail_digest: `digest(student.tail)` from before any training.
+        half: modules whose parameters are stored in float16, half the size; they must hold such values already.
         **facts: provenance (command, accuracy, ...), stored as JSON in the file's metadata.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if tail_digest is not None and digest(model.tail) == tail_digest:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("tail.")}
         facts["tail_sha256"] = tail_digest
+    if half:
+        parameters = {name for name, _ in model.named_parameters() if name.split(".")[0] in half}
+        state = {name: tensor.half() if name in parameters else tensor for name, tensor in state.items()}
     # A single key, as safetensors writes several in random order and equal weights should give equal bytes.
     write_atomically(path, save(state, {"facts": json.dumps(facts)}))
 
@@ -85,13 +92,18 @@ def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | 
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read tensors by name, without unpickling objects; from a training checkpoint, its model's tensors."""
+    """Read tensors by name, without unpickling objects; from a training checkpoint, its model's tensors.
+
+    Those stored in float16 become float32.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights at {path}: check the path")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return {
+                name: each.float() if each.dtype == torch.float16 else each for name, each in load_file(path).items()
+            }
         content = torch.load(path, map_location="cpu", weights_only=True)
         return content.get("model", content)
     except (SafetensorError, RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
