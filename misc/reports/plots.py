@@ -78,7 +78,9 @@ def training_curves(rows: Sequence[SweepRow], folder: Path) -> Figure:
         UserError: no run of the table has its history in `folder`.
     """
     histories = {
-        row.run: (row.method, history) for row in rows if (history := folder / row.run / "history.jsonl").is_file()
+        row.folder_name: (row.method, history)
+        for row in rows
+        if (history := folder / row.folder_name / "history.jsonl").is_file()
     }
     if not histories:
         raise UserError(f"--runs {folder} holds none of the table's runs: expected RUN/history.jsonl")

@@ -167,7 +167,7 @@ def files_of(report: Report, runs: Path | None) -> dict[str, bytes]:
         files["weights.svg"] = plots.rendered(plots.differences(report.paired))
     if runs:
         files["training.svg"] = plots.rendered(plots.training_curves(report.rows, runs))
-        files |= _spending(runs / report.chosen[SMALL_LOSS].run)
+        files |= _spending(runs, report.chosen[SMALL_LOSS])
     return {**files, "index.html": _page(report, has_pictures=runs is not None)}
 
 
@@ -214,18 +214,20 @@ def _page(report: Report, has_pictures: bool) -> bytes:
     )
 
 
-def _spending(run: Path) -> dict[str, bytes]:
-    """Return pictures of the bytes per image and of the bit allocation of the student in a run folder."""
+def _spending(runs: Path, row: SweepRow) -> dict[str, bytes]:
+    """Return pictures of the bytes per image and of the bit allocation of a student whose run folder is in `runs`."""
+    run = runs / row.folder_name
     student, config = load_student(run, torch.device("cpu"))
+    level = student.entropy_model.level_of(row.rate)
     loader = evaluation_loader(config)
     num_bytes: list[int] = []
     with torch.inference_mode(), progress_bar(None, "sizes", len(loader.dataset)) as bar:
         for x, *_ in loader:
-            num_bytes += map(len, student.encode(x))
+            num_bytes += map(len, student.encode(x, level))
             bar.update(len(x))
     images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
     boxes = Path(images.root).parent / "val_boxes"
-    samples = samples_of(student, teacher_from_config(run / CONFIG), images, boxes)
+    samples = samples_of(student, teacher_from_config(run / CONFIG), images, boxes, level)
     return {"sizes.svg": plots.rendered(plots.size_histogram(num_bytes)), "spending.png": png(sheet(samples))}
 
 

@@ -75,6 +75,17 @@ class SweepRow(NamedTuple):
         return self.images is not None
 
     @property
+    def folder_name(self) -> str:
+        """The name of the run folder."""
+        return self.run.partition("@")[0]
+
+    @property
+    def rate(self) -> float | None:
+        """The rate of a student of variable rate at this level; None with one rate."""
+        rate = self.run.partition("@")[2]
+        return float(rate) if rate else None
+
+    @property
     def point(self) -> Point:
         """Rate and accuracy of a student."""
         return Point(self.sent_bytes, self.top1)

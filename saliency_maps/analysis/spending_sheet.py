@@ -39,7 +39,9 @@ class Sample(NamedTuple):
     bits: np.ndarray
 
 
-def samples_of(student: SplitClassifier, teacher: Teacher, images: ImageFolder, boxes: Path) -> list[Sample]:
+def samples_of(
+    student: SplitClassifier, teacher: Teacher, images: ImageFolder, boxes: Path, level: int | None = None
+) -> list[Sample]:
     """Return the samples of the first images of every class, `IMAGES` in all.
 
     The maps are the paper's: XGradCAM of three stages, first principal component, for the image's own class.
@@ -49,6 +51,7 @@ def samples_of(student: SplitClassifier, teacher: Teacher, images: ImageFolder, 
         teacher: the uncut classifier of the folder's classes.
         images: the test images, with the transform of the test.
         boxes: folder of bounding boxes; it may be absent, and so may those of an image.
+        level: of a student of variable rate; None is its middle one.
     """
     names = relative_image_names(images.root, (path for path, _ in images.samples))
     boxes_of = boxes_in(boxes, names) if boxes.exists() else {}
@@ -58,7 +61,7 @@ def samples_of(student: SplitClassifier, teacher: Teacher, images: ImageFolder, 
     layers = select_target_layers(teacher.model, mix_layers=True, image_size=tuple(x.shape[-2:]))
     mapper = SaliencyMapper(teacher.model, layers, "XGradCAM", tuple(x.shape[-2:]), eigen_smooth=True)
     pictures = [read_rgb(images.samples[index][0]) for index in chosen]
-    parts = zip(pictures, chosen, mapper(x, labels), bits_per_position(student, x), strict=True)
+    parts = zip(pictures, chosen, mapper(x, labels), bits_per_position(student, x, level), strict=True)
     return [
         Sample(picture, boxes_of.get(names[index], ()), saliency.nan_to_num(0.5).numpy(), bits.numpy())
         for picture, index, saliency, bits in parts

@@ -7,7 +7,17 @@ import pytest
 from misc.errors import UserError
 from misc.files import ROOT
 from misc.sweeps.plan import Run
-from misc.sweeps.table import SweepRow, read_rows, recommended, rows_of, students_of, summary, teacher_top1, write_rows
+from misc.sweeps.table import (
+    SweepRow,
+    curves_of,
+    read_rows,
+    recommended,
+    rows_of,
+    students_of,
+    summary,
+    teacher_top1,
+    write_rows,
+)
 
 
 def student(
@@ -82,6 +92,37 @@ def test_a_runs_row_holds_its_results_in_bytes_and_milliseconds(tmp_path, monkey
     assert (rows_of(run)[0].encode_ms, rows_of(run)[0].decode_ms) == (1.3, 2)
     (tmp_path / "test.json").write_text(json.dumps({"model": found, "git_revision": "abc"}))  # a teacher's
     assert rows_of(run)[0].sent_bytes is rows_of(run)[0].predictive_loss is None and rows_of(run)[0].top1 == 88.889
+
+
+def test_a_student_of_variable_rate_has_a_row_for_each_level_which_are_points_of_one_curve(tmp_path, monkeypatch):
+    run = Run("one", "ours", ROOT / "config/quickstart/variable_resnet.yaml", (), 0, tmp_path)
+    found = {
+        "images": 9,
+        "top5": 100,
+        "strings_kb": 0.05,
+        "bpp_bytes": 0.1,
+        "bpp_likelihood": 0.1,
+        "edge_parameters": 1,
+    }
+    levels = [
+        {**found, "rate": rate, "lmbda": lmbda, "sent_kb": sent / 1024, "top1": top1, "predictive_loss": 90 - top1}
+        for rate, lmbda, sent, top1 in ((0, 0.4, 50, 60), (0.25, 0.2, 70, 80), (1, 0.1, 90, 85))
+    ]
+    test = {"levels": levels, "student": levels[1], "predictive_loss": 10, "git_revision": "abc"}
+    (tmp_path / "test.json").write_text(json.dumps(test))
+    (tmp_path / "history.jsonl").write_text('{"loss": 9, "seconds": 1}\n')
+    monkeypatch.setattr(Run, "is_done", lambda run: True)
+    rows = rows_of(run)
+    assert [(row.run, row.folder_name, row.rate) for row in rows] == [
+        ("one@0", "one", 0),
+        ("one@0.25", "one", 0.25),
+        ("one@1", "one", 1),
+    ]
+    assert [(row.lmbda, row.predictive_loss) for row in rows] == [(0.4, 30), (0.2, 10), (0.1, 5)]
+    path = tmp_path / "rows.csv"
+    write_rows(path, [*rows, student("fixed", 50, 60.0)])
+    assert curves_of(path) == {"ours": [(50, 60), (50, 60), (70, 80), (90, 85)]} and read_rows(path)[:3] == rows
+    assert student("fixed", 50, 60.0).rate is None
 
 
 def test_the_summary_counts_what_was_not_run():
