@@ -120,7 +120,7 @@ def test_a_student_of_variable_rate_has_a_row_for_each_level_which_are_points_of
     ]
     assert [(row.lmbda, row.predictive_loss) for row in rows] == [(0.4, 30), (0.2, 10), (0.1, 5)]
     path = tmp_path / "rows.csv"
-    write_rows(path, [*rows, student("fixed", 50, 60.0)])
+    write_rows(path, [*rows, student("fixed", 50, 60.0, overrides="x")])
     assert curves_of(path) == {"ours": [(50, 60), (50, 60), (70, 80), (90, 85)]} and read_rows(path)[:3] == rows
     assert student("fixed", 50, 60.0).rate is None
 
