@@ -23,9 +23,9 @@ maps() {
 step "1/6 Data: 14,000 digits on photographs (half a minute)"
 "$PYTHON" scripts/prepare_dataset.py digits --output "$DIGITS"
 
-step "2/6 Testing the shipped students through real bytes (one minute)"
-for backbone in resnet swin; do
-    main --config "config/quickstart/sg_$backbone.yaml" --test_only --run_dir "$WORK/shipped_$backbone"
+step "2/6 Testing the shipped students through real bytes (two minutes)"
+for student in resnet resnet_hyperprior swin; do
+    main --config "config/quickstart/sg_$student.yaml" --test_only --run_dir "$WORK/shipped_$student"
 done
 
 step "3/6 Saliency maps of the teacher (two minutes)"
@@ -40,5 +40,6 @@ step "5/6 JPEG and WebP of the same images (one minute)"
 "$PYTHON" scripts/evaluate_codecs.py --config "$CONFIG" --output "$WORK/codecs.csv" --codecs JPEG WebP
 
 step "6/6 Report"
-"$PYTHON" scripts/quickstart_report.py --run_dir "$WORK/shipped_resnet" --run_dir "$WORK/trained_resnet" \
+"$PYTHON" scripts/quickstart_report.py --run_dir "$WORK/shipped_resnet_hyperprior" \
+    --run_dir "$WORK/shipped_resnet" --run_dir "$WORK/trained_resnet" \
     --codecs "$WORK/codecs.csv" --maps "$MAPS/val" --dataset "$DIGITS" --output "$WORK/report"
