@@ -28,7 +28,22 @@ POSITIONS = {None: "all", 0: "even", 1: "odd"}
 EXAMPLE_SIZE = (72, 88)  # any size whose sides differ; those of y are 9 and 11, so a hyperprior's padding is traced
 
 
-class EdgeGraph(nn.Module):
+class EncoderGraph(nn.Module):
+    """g_a alone, as a model of variable rate needs it: x (B, 3, H, W) to `latent` (B, C, h, w)."""
+
+    def __init__(self, edge: EdgeHalf):
+        super().__init__()
+        self.encoder = with_strided_skips(edge.encoder)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.encoder(x)
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return an example of each input, by name."""
+        return {"x": torch.zeros(2, 3, *EXAMPLE_SIZE)}
+
+
+class EdgeGraph(EncoderGraph):
     """What the device computes before coding: `nonfinite`, then for each call of the sender its symbols and indexes.
 
     `nonfinite` (B, h, w), the latent's size, counts the channels of y that are not finite. Symbols and table indexes
@@ -42,37 +57,17 @@ class EdgeGraph(nn.Module):
     """
 
     def __init__(self, edge: EdgeHalf):
-        super().__init__()
         check_prior(edge)
-        self.encoder = with_strided_skips(edge.encoder)
+        super().__init__(edge)
         self._record = edge.entropy_model.recorder()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = self.encoder(x)
         return integers(y, self._record(y))
 
-    def inputs(self) -> dict[str, Tensor]:
-        """Return an example of each input, by name."""
-        return {"x": torch.zeros(2, 3, *EXAMPLE_SIZE)}
-
     def calls(self) -> list[Call]:
         """Return the sender's calls for the example."""
         return self._record(self.encoder(self.inputs()["x"]))
-
-
-class EncoderGraph(nn.Module):
-    """g_a of a model of variable rate: x (B, 3, H, W) to `latent` (B, C, h, w)."""
-
-    def __init__(self, edge: EdgeHalf):
-        super().__init__()
-        self.encoder = with_strided_skips(edge.encoder)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x)
-
-    def inputs(self) -> dict[str, Tensor]:
-        """Return an example of each input, by name."""
-        return {"x": torch.zeros(2, 3, *EXAMPLE_SIZE)}
 
 
 class CoderGraph(nn.Module):
@@ -155,7 +150,7 @@ def output_names(order: list[dict[str, Any]]) -> list[str]:
     return ["nonfinite", *named]
 
 
-def onnx_graph(graph: EdgeGraph | EncoderGraph | CoderGraph, names: list[str]) -> onnx.ModelProto:
+def onnx_graph(graph: EncoderGraph | CoderGraph, names: list[str]) -> onnx.ModelProto:
     """Return the graph with its inputs, of any batch and image size, and outputs of these names."""
     example = graph.inputs()
     dynamic = tuple({axis: Dim.DYNAMIC for axis in (0, 2, 3) if axis < each.ndim} for each in example.values())
