@@ -13,6 +13,10 @@ from model.coding.derived import Derived
 from model.entropy import CodedModel, EntropyModel
 
 
+class DoesNotFit(UserError):
+    """The smallest stream of an image is longer than allowed."""
+
+
 class EdgeHalf(CodedModel):
     """Encoder and entropy model: images to streams.
 
@@ -53,7 +57,8 @@ class EdgeHalf(CodedModel):
         The encoder runs once; the level is found by bisection over the coder.
 
         Raises:
-            UserError: a model of one rate, or an image whose smallest stream is longer; and what `encode` raises.
+            UserError: a model of one rate.
+            DoesNotFit: the smallest stream is longer; and what `encode` raises.
         """
         if self.entropy_model.gains is None:
             raise UserError("this student has one rate: a stream can be fitted if entropy_model has `levels`")
@@ -134,11 +139,11 @@ def highest_within(encode: Callable[[int], bytes], last: int, max_bytes: int) ->
     """Return the stream of the highest level, 0 to `last`, that has at most `max_bytes`, by bisection.
 
     Raises:
-        UserError: the stream of level 0 is longer.
+        DoesNotFit: the stream of level 0 is longer.
     """
     fitting = encode(0)
     if len(fitting) > max_bytes:
-        raise UserError(f"the smallest stream of this image has {len(fitting)} bytes, more than {max_bytes}")
+        raise DoesNotFit(f"the smallest stream of this image has {len(fitting)} bytes, more than {max_bytes}")
     low, high = 0, last
     while low < high:
         middle = (low + high + 1) // 2
