@@ -1,17 +1,16 @@
-"""Server: a timm classifier, uncut, or cut into head (the distillation target) and tail (kept frozen)."""
+"""Server: a timm classifier cut into head (the distillation target) and tail (kept frozen)."""
 
 import copy
 from collections import OrderedDict
 
-import timm
 from timm.models import ConvNeXt, ResNet, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 from torchdistill.models.registry import register_model
 from torchvision.ops import Permute
 
-from misc.errors import UserError, did_you_mean
+from misc.errors import UserError
+from model.classifier import create_timm_model, data_config
 from model.decoder import NCHW_TO_NHWC, NHWC_TO_NCHW
-from model.weights import load_weights
 
 
 class Backbone(nn.Module):
@@ -20,13 +19,15 @@ class Backbone(nn.Module):
     Attributes:
         head: x (B, 3, H, W) -> h (B, C, H', W'), channels first; of a ViT (B, prefix tokens + H' * W', C).
         tail: h -> logits (B, num_classes).
+        family: class of the uncut model.
         data_config: timm's data config of the uncut model: input_size (3, H, W), mean, std, ...
     """
 
-    def __init__(self, head: nn.Sequential, tail: nn.Sequential, data_config: dict):
+    def __init__(self, head: nn.Sequential, tail: nn.Sequential, family: type[nn.Module], data_config: dict):
         super().__init__()
         self.head = head
         self.tail = tail
+        self.family = family
         self.data_config = data_config
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,42 +35,7 @@ class Backbone(nn.Module):
         return self.tail(self.head(x)).float()
 
 
-@register_model(key="timm_classifier")
-def create_timm_model(
-    name: str, weights_path: str | None = None, pretrained: bool = False, num_classes: int = 1000, **timm_kwargs
-) -> nn.Module:
-    """Build an uncut timm model.
-
-    Args:
-        name: timm's model name.
-        weights_path: safetensors file or state dict that fits the model exactly.
-        pretrained: without weights_path, download timm's weights (once) instead of initialising randomly.
-        num_classes: width of the classifier.
-        **timm_kwargs: constructor arguments of timm's model class.
-
-    Raises:
-        UserError: unknown name or argument, or weights that are unavailable or do not fit.
-    """
-    if not timm.is_model(name):
-        raise UserError(f"timm has no model '{name}'{_nearest_timm_name(name)}")
-    pretrained = pretrained and weights_path is None
-    try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **timm_kwargs)
-    except (OSError, TypeError, ValueError, AssertionError, RuntimeError) as error:
-        if pretrained and isinstance(error, OSError | RuntimeError):
-            advice = "timm's weights cannot be downloaded: give a file as weights_path"
-            raise UserError(f"timm model '{name}': {advice}") from error
-        raise UserError(f"timm model '{name}': {' '.join(str(error).split()) or type(error).__name__}") from error
-    if weights_path is not None:
-        load_weights(model, weights_path)
-    return model
-
-
-def _nearest_timm_name(name: str) -> str:
-    return did_you_mean(name, timm.list_models()) if len(name) > 2 else ""
-
-
-def cut_resnet(model: ResNet, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+def cut_resnet(model: ResNet, split_idx: int = 2) -> tuple[OrderedDict, OrderedDict]:
     """Return head and tail of a ResNet, cut after stage `split_idx`; 2 has stride 8, as the latent has."""
     stages = [f"layer{number}" for number in range(1, 5)]
     _check_split_idx(split_idx, len(stages))
@@ -80,7 +46,7 @@ def cut_resnet(model: ResNet, split_idx: int) -> tuple[OrderedDict, OrderedDict]
     return head, OrderedDict([*pick.items(), *ending])
 
 
-def cut_convnext(model: ConvNeXt, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+def cut_convnext(model: ConvNeXt, split_idx: int = 2) -> tuple[OrderedDict, OrderedDict]:
     """Return head and tail of a ConvNeXt, cut after stage `split_idx`; 2 has stride 8, as the latent has."""
     _check_split_idx(split_idx, len(model.stages))
     head = OrderedDict(stem=model.stem)
@@ -90,7 +56,7 @@ def cut_convnext(model: ConvNeXt, split_idx: int) -> tuple[OrderedDict, OrderedD
     return head, tail
 
 
-def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+def cut_swin(model: SwinTransformer, split_idx: int = 2) -> tuple[OrderedDict, OrderedDict]:
     """Return head and tail of a Swin, cut between the patch merging and the blocks of stage `split_idx`, from 0.
 
     This is the paper's target: in the timm release it used, patch merging ended the previous stage.
@@ -106,7 +72,7 @@ def cut_swin(model: SwinTransformer, split_idx: int) -> tuple[OrderedDict, Order
     return head, tail
 
 
-def cut_vit(model: VisionTransformer, split_idx: int) -> tuple[OrderedDict, OrderedDict]:
+def cut_vit(model: VisionTransformer, split_idx: int = 3) -> tuple[OrderedDict, OrderedDict]:
     """Return head and tail of a ViT or DeiT, cut after block `split_idx`; h includes the prefix tokens."""
     _check_split_idx(split_idx, len(model.blocks))
     embedding = {"patch_embed", "pos_drop", "patch_drop", "norm_pre"}
@@ -157,8 +123,12 @@ def _check_split_idx(split_idx: int, stages: int) -> None:
 CUTS = {ResNet: cut_resnet, ConvNeXt: cut_convnext, SwinTransformer: cut_swin, VisionTransformer: cut_vit}
 
 
-def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
+def cut(model: nn.Module, split_idx: int | None = None) -> Backbone:
     """Cut a timm model; the pieces share its modules.
+
+    Args:
+        model: of one of the families in `CUTS`.
+        split_idx: stages in the head, of a ViT blocks; None is 2 stages or 3 blocks.
 
     Raises:
         UserError: a family that cannot be cut (the message lists those that can), or a stage that does not exist.
@@ -167,21 +137,19 @@ def cut(model: nn.Module, split_idx: int = 2) -> Backbone:
     if family is None:
         supported = ", ".join(kind.__name__ for kind in CUTS)
         raise UserError(f"no cut for the family {type(model).__name__}; supported: {supported}")
-    head, tail = family(model, split_idx)
-    data_config = timm.data.resolve_model_data_config(model)
-    own_size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if own_size is not None:  # timm's data config ignores the argument img_size
-        data_config["input_size"] = (3, *own_size)
-    return Backbone(nn.Sequential(head), nn.Sequential(tail), data_config)
+    head, tail = family(model) if split_idx is None else family(model, split_idx)
+    return Backbone(nn.Sequential(head), nn.Sequential(tail), type(model), data_config(model))
 
 
 @register_model(key="timm_backbone")
-def create_backbone(name: str, split_idx: int = 2, new_classifier: int | None = None, **model_kwargs) -> Backbone:
+def create_backbone(
+    name: str, split_idx: int | None = None, new_classifier: int | None = None, **model_kwargs
+) -> Backbone:
     """Build a timm model and cut it.
 
     Args:
         name: timm's model name.
-        split_idx: stages in the head; of a ViT, blocks.
+        split_idx: as for `cut`.
         new_classifier: replace the classifier by an untrained one for this number of classes.
         **model_kwargs: further arguments of `create_timm_model`.
     """

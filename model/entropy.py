@@ -56,6 +56,7 @@ class EntropyModel(nn.Module):
             after decoding; the padding's bits are counted and sent.
         max_positions: the largest latent that is coded, padding included; bounds the cost of untrusted streams.
         transmission: class of the coding procedure, constructed from a codec.
+        latent_channels: channels of y.
         gains: the levels of a model of variable rate; None if the model has one rate.
 
     Args:
@@ -70,6 +71,7 @@ class EntropyModel(nn.Module):
 
     def __init__(self, latent_channels: int, levels: Sequence[float] | None = None):
         super().__init__()
+        self.latent_channels = latent_channels
         self.gains = None if levels is None else GainUnits(levels, latent_channels)
         self._derived: Derived[Callable[..., Tensor]] = Derived()
 

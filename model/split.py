@@ -21,6 +21,7 @@ from torchdistill.models.registry import register_model
 
 from misc.errors import UserError, did_you_mean
 from model.backbone import create_backbone
+from model.blueprint import decoder_for
 from model.entropy import CodedModel, EntropyModel
 from model.halves import EdgeHalf, ServerHalf
 from model.weights import load_weights, read_state_dict, read_student
@@ -54,7 +55,7 @@ class SplitClassifier(EdgeHalf):
 def create_split_classifier(
     encoder: nn.Module,
     entropy_model: EntropyModel,
-    decoder: nn.Module,
+    decoder: nn.Module | dict | str,
     backbone: dict,
     trained_parts: dict | None = None,
 ) -> SplitClassifier:
@@ -63,7 +64,8 @@ def create_split_classifier(
     Args:
         encoder: g_a.
         entropy_model: the prior.
-        decoder: g_s; its output must have the shape of the backbone's feature at the cut.
+        decoder: g_s, or what `model.blueprint.decoder_for` makes one of; its output must have the shape of the
+            backbone's feature at the cut.
         backbone: arguments of `model.backbone.create_backbone`.
         trained_parts: arguments of `load_parts`, to start from parts of another student.
 
@@ -71,7 +73,8 @@ def create_split_classifier(
         UserError: the parts do not fit each other; the message gives both shapes.
     """
     cut_backbone = create_backbone(**backbone)
-    student = SplitClassifier(encoder, entropy_model, decoder, cut_backbone.tail)
+    g_s = decoder_for(cut_backbone, entropy_model.latent_channels, decoder)
+    student = SplitClassifier(encoder, entropy_model, g_s, cut_backbone.tail)
     if trained_parts is not None:
         check_trained_parts(trained_parts)
         load_parts(student, **trained_parts)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
-import torch
+import timm
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from misc.errors import UserError, first_few
@@ -92,22 +92,42 @@ def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | 
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read tensors by name, without unpickling objects; from a training checkpoint, its model's tensors.
+    """Read tensors by name with timm's loader, without unpickling objects.
 
-    Those stored in float16 become float32.
+    From a training checkpoint it takes the model's tensors, where there is an exponential moving average (timm's
+    `state_dict_ema`, `model_ema`) that one's, and removes the prefixes of DistributedDataParallel and torch.compile.
+    Floating-point tensors become float32.
+
+    Args:
+        path: safetensors, or what `torch.save` wrote: a state dict, or a checkpoint of timm, torchvision or Lightning.
+
+    Raises:
+        UserError: no such file, or not one of these.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights at {path}: check the path")
     try:
-        if path.suffix == ".safetensors":
-            return {
-                name: each.float() if each.dtype == torch.float16 else each for name, each in load_file(path).items()
-            }
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return content.get("model", content)
+        state = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
+        return {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
     except (SafetensorError, RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is not a weights file (safetensors, or a state dict of tensors alone)") from error
+
+
+def of_one_model(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a state dict that belong to `model`, under its names.
+
+    Lightning keeps a network as an attribute of another module, `model.conv1.weight`: if all of the model's names occur
+    behind one prefix, the prefix and everything without it are left out. Otherwise the state dict is returned as it is.
+    """
+    names = list(model.state_dict())
+    if all(name in state for name in names):
+        return state
+    endings = (name.removesuffix(names[0]) for name in state if name.endswith(f".{names[0]}"))
+    for prefix in endings:
+        if all(prefix + name in state for name in names):
+            return {name: state[prefix + name] for name in names}
+    return state
 
 
 def _differences(model: nn.Module, state: dict[str, Tensor]) -> str:

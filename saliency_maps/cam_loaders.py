@@ -49,6 +49,7 @@ class ImageFolderWithMaps(ImageFolder):
             returning both; a random crop or flip hits the two with the same parameters.
         exchange_seed: seed of a random permutation of the maps over the images, as the control of an experiment with
             maps; None gives each image its own.
+        **labels: `classifier`, `class_map` and `labelled`, as for `ImageFolder`.
 
     An item is `(image, {"label": int, "saliency": float tensor (1, H, W) in [0, 1]})`.
 
@@ -64,8 +65,9 @@ class ImageFolderWithMaps(ImageFolder):
         map_root: str | Path,
         transforms: Callable[..., tuple[Any, Tensor]],
         exchange_seed: int | None = None,
+        **labels: Any,
     ) -> None:
-        super().__init__(root)
+        super().__init__(root, **labels)
         self.maps = MapFolder(map_root)
         self.joint_transforms = transforms
         image_names = relative_image_names(self.root, (path for path, _ in self.samples))

@@ -27,7 +27,7 @@ from misc.distributed.launch import in_processes
 from misc.files import ROOT
 from misc.training import loop as training
 from misc.training.step import TrainingStep
-from model.backbone import create_timm_model
+from model.classifier import create_timm_model
 from model.split import SplitClassifier, load_into
 from model.weights import read_facts, save_weights
 from saliency_maps.cam_prep.cam_map_generation import main as make_maps

@@ -11,8 +11,8 @@ from torchdistill.models.registry import get_model
 from misc.config.load import Config
 from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError
+from model.classifier import num_classes_of
 
-IMAGENET_CLASSES = 1000  # timm's default
 T = TypeVar("T")
 
 
@@ -84,9 +84,8 @@ def student_path(config: Config) -> str:
 
 
 def num_classes(config: Config) -> int:
-    """Return the number of classes of a student's classifier."""
-    backbone = config.construct(f"{student_path(config)}.kwargs.backbone")
-    return backbone.get("new_classifier") or backbone.get("num_classes", IMAGENET_CLASSES)
+    """Return the number of classes of a student's classifier; raises what `num_classes_of` raises."""
+    return num_classes_of(config.construct(f"{student_path(config)}.kwargs.backbone"))
 
 
 def image_transform(config: Config) -> Callable[[Image], Tensor]:

@@ -5,5 +5,6 @@ Configs import the names below from this package.
 
 from misc.datasets.digits import split_folder
 from misc.datasets.image_folder import ImageFolder
+from misc.datasets.transforms import evaluation_transform, map_transform, training_transform
 
-__all__ = ["ImageFolder", "split_folder"]
+__all__ = ["ImageFolder", "evaluation_transform", "map_transform", "split_folder", "training_transform"]

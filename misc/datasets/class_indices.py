@@ -1,4 +1,4 @@
-"""The teacher's class index of each class folder."""
+"""The classifier's class index of each class folder."""
 
 import hashlib
 import json
@@ -8,29 +8,18 @@ from pathlib import Path
 import yaml
 from timm.data import ImageNetInfo
 
-from misc.datasets.image_folder import ImageFolder
 from misc.errors import UserError, nearest
 
 
-def label_images(images: ImageFolder, num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
-    """Make the teacher's class index the label of each image; return the index of each class folder.
-
-    Args and errors: see `class_indices`.
-    """
-    indices = class_indices(images.classes, num_classes, class_map)
-    images.target_transform = [indices[folder] for folder in images.classes].__getitem__
-    return indices
-
-
 def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
-    """Return the teacher's class index of each class folder.
+    """Return the classifier's class index of each class folder.
 
     It is the one in the file, if a file is given; else the folder's position, if there are as many folders as classes;
-    else, for a teacher of 1000 classes, the ImageNet index of the synset that the folder is named after.
+    else, for a classifier of 1,000 classes, the ImageNet-1k index of the wnid that the folder is named after.
 
     Args:
         folders: names of the class folders, in the order of the data set.
-        num_classes: number of the teacher's classes.
+        num_classes: number of the classifier's classes.
         class_map: JSON or YAML file, a mapping of folder to class index.
 
     Raises:
@@ -40,13 +29,17 @@ def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Pat
         return _of_file(Path(class_map), folders, num_classes)
     if len(folders) == num_classes:
         return {folder: index for index, folder in enumerate(folders)}
-    synsets = ImageNetInfo().label_names()
-    if num_classes == len(synsets) and set(folders) <= set(synsets):
-        return {folder: synsets.index(folder) for folder in folders}
-    # A subset without a mapping would explain the wrong classes.
+    wnids = ImageNetInfo().label_names()
+    strange = [folder for folder in folders if folder not in wnids]
+    if num_classes == len(wnids) and not strange:
+        return {folder: wnids.index(folder) for folder in folders}
+    # A subset without a mapping would get the wrong classes.
+    wrong = (
+        f"; '{strange[0]}' is no wnid of ImageNet-1k{nearest(strange[0], wnids)}" if num_classes == len(wnids) else ""
+    )
     raise UserError(
-        f"there are {len(folders)} class folders and the teacher knows {num_classes} classes: give a data set and a "
-        "teacher with the same classes, the folders' classes as --class_map, or --target predicted"
+        f"there are {len(folders)} class folders and the classifier has {num_classes} classes{wrong}: "
+        "give the class index of each folder as class_map"
     )
 
 

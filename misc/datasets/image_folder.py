@@ -9,10 +9,13 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets
 
+from misc.datasets.class_indices import class_indices
 from misc.errors import UserError, first_few
 from misc.progress import progress_bar
+from model.classifier import num_classes_of
 
 MOST_ELONGATED = 100
+UNLABELLED = -100  # ignore_index of torch's losses
 ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
 
 
@@ -25,24 +28,57 @@ class ImageFolder(datasets.ImageFolder):
     Args:
         root: folder of class folders.
         transform: from a PIL image.
+        classifier: arguments of `model.backbone.create_backbone`: labels become this classifier's class indices
+            (`misc.datasets.class_indices`); None numbers the class folders.
+        class_map: JSON or YAML file with the classifier's class index of each class folder.
+        labelled: False takes all images below `root`, in whatever folders; their label is -100, which torch's losses
+            ignore.
 
     Raises:
-        UserError: no such folder, no images in it, or truncated or unreadable files (their number and the first names).
+        UserError: no such folder, no images in it, truncated or unreadable files (their number and the first names),
+            or class folders without a class of the classifier.
 
     Attributes:
         has_maps: whether items carry a saliency map in their target.
+        num_classes: of the labels; None without labels.
     """
 
     has_maps = False
 
-    def __init__(self, root: str | Path, transform: Callable | None = None):
+    def __init__(
+        self,
+        root: str | Path,
+        transform: Callable | None = None,
+        classifier: dict | None = None,
+        class_map: str | Path | None = None,
+        labelled: bool = True,
+    ):
+        self.labelled = labelled
         if not Path(root).is_dir():
-            raise UserError(f"no data set at {Path(root).absolute()}: expected a folder with one folder per class")
+            kind = "one folder per class" if labelled else "images"
+            raise UserError(f"no data set at {Path(root).absolute()}: expected a folder with {kind}")
         try:
             super().__init__(str(root), transform, loader=read_rgb)
         except FileNotFoundError as error:
             raise UserError(f"{root} is no data set: {str(error).splitlines()[0]}") from error
         self._reject_broken_files()
+        self.num_classes = len(self.classes) if labelled else None
+        if labelled and classifier is not None:
+            self.set_labels(num_classes_of(classifier), class_map)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Return the class folders and their numbers; without labels, the whole folder is one class."""
+        return super().find_classes(directory) if self.labelled else ([""], {"": UNLABELLED})
+
+    def set_labels(self, num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
+        """Make a classifier's class indices the labels; return the index of each class folder.
+
+        Args and errors: see `misc.datasets.class_indices.class_indices`.
+        """
+        indices = class_indices(self.classes, num_classes, class_map)
+        self.target_transform = [indices[folder] for folder in self.classes].__getitem__
+        self.num_classes = num_classes
+        return indices
 
     def _reject_broken_files(self) -> None:
         paths = [path for path, _ in self.samples]

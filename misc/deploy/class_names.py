@@ -5,7 +5,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from misc.config.entries import IMAGENET_CLASSES, student_path
+from misc.config.entries import student_path
 from misc.config.load import Config
 
 WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class folder in ImageNet
@@ -15,16 +15,18 @@ def class_names(config: Config, num_classes: int) -> list[str] | None:
     """Return the name of each class by its index, or None if the names are not known.
 
     They are the class folders of the config's test data set, if it is on disk and has that many; WordNet's numbers
-    become words. Without it, the 1,000 classes of a pretrained timm model are ImageNet's.
+    become words. A classifier of 1,000 classes has ImageNet's if its test folders are some of ImageNet-1k's, or if
+    there are none and it is a pretrained timm model.
 
     Args:
         config: a student's config.
         num_classes: the width of its classifier.
     """
-    folder = folder_of_test(config)
+    folder, imagenet = folder_of_test(config), ImageNetInfo().label_names()
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder else []
     if len(names) != num_classes:
-        names = ImageNetInfo().label_names() if _is_of_imagenet(config, num_classes) else []
+        known = set(names) <= set(imagenet) if names else _is_as_pretrained(config)
+        names = imagenet if known and num_classes == len(imagenet) else []
     return _words(names) or None
 
 
@@ -41,10 +43,9 @@ def folder_of_test(config: Config) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _is_of_imagenet(config: Config, num_classes: int) -> bool:
+def _is_as_pretrained(config: Config) -> bool:
     backbone = config.construct(f"{student_path(config)}.kwargs.backbone")
-    is_as_pretrained = bool(backbone.get("pretrained")) and backbone.get("new_classifier") is None
-    return is_as_pretrained and num_classes == IMAGENET_CLASSES
+    return bool(backbone.get("pretrained")) and backbone.get("new_classifier") is None
 
 
 def _words(names: list[str]) -> list[str]:

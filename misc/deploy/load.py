@@ -5,6 +5,7 @@ from pathlib import Path
 from misc.config.entries import student_path
 from misc.config.load import Config
 from model.backbone import create_backbone
+from model.blueprint import decoder_for
 from model.halves import EdgeHalf, ServerHalf, fingerprint_of
 from model.weights import load_weights, read_state_dict, read_student
 
@@ -34,10 +35,11 @@ def load_server(config: Config, weights: str | Path) -> ServerHalf:
     The arguments and errors are those of `load_edge`.
     """
     kwargs = f"{student_path(config)}.kwargs"
-    tail = create_backbone(**config.construct(f"{kwargs}.backbone")).tail
-    entropy_model, decoder = (config.construct(f"{kwargs}.{part}") for part in ("entropy_model", "decoder"))
-    server = ServerHalf(entropy_model, decoder, tail, b"")
-    state = read_student(weights, tail)
+    backbone = create_backbone(**config.construct(f"{kwargs}.backbone"))
+    entropy_model, wanted = (config.construct(f"{kwargs}.{part}") for part in ("entropy_model", "decoder"))
+    decoder = decoder_for(backbone, entropy_model.latent_channels, wanted)
+    server = ServerHalf(entropy_model, decoder, backbone.tail, b"")
+    state = read_student(weights, backbone.tail)
     own = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
     load_weights(server, weights, own)
     server.update()

@@ -77,9 +77,9 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
         if not steps:
             raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than one batch")
         check_schedule(f"stage {number}", stage, steps)
-        folders, classes = getattr(images, "classes", None), _num_classes(trained)
-        if folders is not None and len(folders) != classes:
-            raise UserError(f"stage {number}: the data set has {len(folders)} classes, the model {classes}")
+        labels, classes = getattr(images, "num_classes", None), _num_classes(trained)
+        if labels not in (None, classes):
+            raise UserError(f"stage {number}: the data set has {labels} classes, the model {classes}")
         for role, name in roles.items():
             used = stage.get(role, {})
             hooks = [path for paths in used.get("forward_hook", {}).values() for path in paths]

@@ -17,7 +17,6 @@ from pathlib import Path
 from misc.devices import default_device, share_cores, usable_device
 from misc.distributed.ranks import Ranks, joined_ranks, local_rank
 from misc.errors import UserError, exit_on_user_error
-from saliency_maps.cam_prep.class_indices import label_images
 from saliency_maps.cam_prep.map_output import FORMATS, map_outputs, opened
 from saliency_maps.cam_prep.map_run import batches_to_do, image_names, make_maps, open_images, report
 from saliency_maps.cam_prep.map_settings import map_settings, provenance
@@ -44,11 +43,10 @@ def run(args: argparse.Namespace, ranks: Ranks, arguments: Sequence[str]) -> Non
     """Make this rank's share of the maps; the first rank opens and finishes the output and reports."""
     device = usable_device(args.device, local_rank())
     share_cores()
-    images = open_images(args.input, args.output)
+    by_label = args.target == "label"
+    images = open_images(args.input, args.output, by_label)
     teacher = load_teacher(args)
-    indices = None
-    if args.target == "label":
-        indices = label_images(images, teacher.model.num_classes, args.class_map)
+    indices = images.set_labels(teacher.model.num_classes, args.class_map) if by_label else None
     image_format = input_format(teacher.model, args.input_size)
     layers = target_layers(args, teacher, image_format)
     images.transform = image_format.preprocessing()
@@ -68,8 +66,7 @@ def run(args: argparse.Namespace, ranks: Ranks, arguments: Sequence[str]) -> Non
             autocast=AUTOCAST.get(args.autocast),
         )
         batches = batches_to_do(outputs, args.batch_size)
-        predicted = args.target == "predicted"
-        make_maps(mapper, images, ranks.share(batches), outputs, predicted, device, args.num_workers)
+        make_maps(mapper, images, ranks.share(batches), outputs, not by_label, device, args.num_workers)
         ranks.wait()
         seconds = time.perf_counter() - start
         if ranks.first:
@@ -91,7 +88,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     weights.add_argument("--weights_path", help="the teacher's weights: safetensors or a state dict")
     weights.add_argument("--random_weights", action="store_true", help="an untrained teacher, to try the command out")
     add = parser.add_argument
-    add("--num_classes", type=positive, help="the teacher's number of classes, with --model (default: 1000)")
+    add(
+        "--num_classes",
+        type=positive,
+        help="the teacher's number of classes, with --model (default: that of its weights)",
+    )
     add("--input_size", type=positive, help="images are resized to this square (default: the teacher's own size)")
     add("--input", type=Path, required=True, help="images, one folder per class, in the order of the teacher's classes")
     add("--output", type=Path, required=True, help="folder of the maps, OUTPUT/CLASS/IMAGE.npy and manifest.json")
@@ -100,7 +101,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--target",
         default="label",
         choices=("label", "predicted"),
-        help="explain the class of the image's folder, or the one that the teacher predicts (default: %(default)s)",
+        help="explain the class of the image's folder, or the one that the teacher predicts, of images in any folders "
+        "(default: %(default)s)",
     )
     add("--class_map", type=Path, help="JSON or YAML file with the teacher's class index of each class folder")
     add(

@@ -21,15 +21,15 @@ WRITERS = 8
 PARTS = ("load", "forward", "backward", "projection", "write")
 
 
-def open_images(root: Path, output: Path) -> ImageFolder:
-    """Open the data set.
+def open_images(root: Path, output: Path, labelled: bool) -> ImageFolder:
+    """Open the data set; without labels, images may lie in any folders below `root`.
 
     Raises:
         UserError: there is none, or `output` lies in it.
     """
     if output.resolve().is_relative_to(root.resolve()):
         raise UserError(f"--output {output} lies in --input, where it would be taken for a class: move it out")
-    return ImageFolder(root)
+    return ImageFolder(root, labelled=labelled)
 
 
 def image_names(images: ImageFolder) -> list[str]:

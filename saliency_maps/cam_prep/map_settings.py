@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saliency_maps.cam_prep.class_indices import digest
+from misc.datasets.class_indices import digest
 from saliency_maps.cam_prep.methods.cam_methods import CAM_METHODS
 from saliency_maps.cam_prep.methods.target_layers import TargetLayer
 from saliency_maps.cam_prep.teacher import InputFormat, Teacher, file_sha256

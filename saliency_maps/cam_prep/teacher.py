@@ -50,18 +50,17 @@ def teacher_by_name(
     Raises:
         UserError: see `create_timm_model`; or timm's weights are for another number of classes.
     """
-    if weights_path is not None or random_weights:
-        kwargs = {"num_classes": num_classes or 1000}
-        return Teacher(_build(name, weights_path, **kwargs), name, kwargs, weights_path)
-    pretrained = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    pretrained_classes = pretrained.num_classes if pretrained else 1000
-    if num_classes not in (None, pretrained_classes):
-        raise UserError(
-            f"timm's weights of {name} are for {pretrained_classes} classes, --num_classes is {num_classes}: "
-            "give a file as --weights_path"
-        )
-    kwargs = {"num_classes": pretrained_classes}
-    return Teacher(_build(name, pretrained=True, **kwargs), name, kwargs, None)
+    pretrained = weights_path is None and not random_weights
+    if pretrained:
+        found = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        pretrained_classes = found.num_classes if found else 1000
+        if num_classes not in (None, pretrained_classes):
+            raise UserError(
+                f"timm's weights of {name} are for {pretrained_classes} classes, --num_classes is {num_classes}: "
+                "give a file as --weights_path"
+            )
+    model = _build(name, weights_path, pretrained, num_classes)
+    return Teacher(model, name, {"num_classes": model.num_classes}, weights_path)
 
 
 def teacher_from_config(path: str | Path, weights_path: str | None = None, random_weights: bool = False) -> Teacher:
@@ -98,7 +97,7 @@ def teacher_from_config(path: str | Path, weights_path: str | None = None, rando
 
 def _build(*args: Any, **kwargs: Any) -> nn.Module:
     """Build a model; its random weights, where it keeps them, are the same in every run."""
-    from model.backbone import create_timm_model
+    from model.classifier import create_timm_model
 
     torch.manual_seed(SEED)
     return create_timm_model(*args, **kwargs)

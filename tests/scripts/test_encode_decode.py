@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-import model.backbone
+import model.classifier
 import model.decoder
 import model.encoder
 from misc.config.load import compose_config
@@ -80,7 +80,7 @@ def test_each_half_is_built_without_the_other(tmp_path, image, monkeypatch):
 
     with monkeypatch.context() as edge:
         edge.setattr(model.decoder.ResNetDecoder, "__init__", forbidden)
-        edge.setattr(model.backbone.timm, "create_model", forbidden)
+        edge.setattr(model.classifier.timm, "create_model", forbidden)
         (stream,) = run_encode(tmp_path, image)
     with monkeypatch.context() as server:
         server.setattr(model.encoder.ResidualEncoder, "__init__", forbidden)

@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,3 +73,31 @@ def test_a_format_that_pillow_does_not_implement_is_named(tmp_path):
     (tmp_path / "texture.dds").write_bytes(b"DDS " + header)
     with pytest.raises(UserError, match=r"texture\.dds is truncated or not an image"):
         read_rgb(tmp_path / "texture.dds")
+
+
+def test_without_labels_images_may_lie_anywhere(folder):
+    Image.new("RGB", (16, 16)).save(folder / "top.png")
+    (folder / "a" / "deep" / "deeper").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(folder / "a" / "deep" / "deeper" / "x.jpg")
+    images = ImageFolder(folder, labelled=False)
+    names = {Path(path).relative_to(folder).as_posix() for path, _ in images.samples}
+    assert {"top.png", "a/0.jpg", "a/deep/deeper/x.jpg"} < names and len(images) == 8
+    assert {label for _, label in images} == {-100} and images.num_classes is None
+
+
+def test_labels_are_the_classifiers(folder, tmp_path):
+    classes = tmp_path / "classes.yaml"
+    classes.write_text("a: 4\nb: 2\n")
+    images = ImageFolder(folder, classifier={"name": "resnet10t", "num_classes": 5}, class_map=classes)
+    assert [label for _, label in images] == [4] * 3 + [2] * 3 and images.num_classes == 5
+    assert [label for _, label in ImageFolder(folder)] == [0] * 3 + [1] * 3
+
+
+def test_wnids_have_imagenets_indices_where_classes_are_missing(folder):
+    for name, wnid in (("a", "n01443537"), ("b", "n15075141")):
+        (folder / name).rename(folder / wnid)
+    images = ImageFolder(folder, classifier={"name": "resnet10t"})
+    assert [label for _, label in images] == [1] * 3 + [999] * 3
+    (folder / "n01443537").rename(folder / "n01443536")
+    with pytest.raises(UserError, match=r"'n01443536' is no wnid .* 'n01443537'"):
+        ImageFolder(folder, classifier={"name": "resnet10t"})
