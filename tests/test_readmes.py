@@ -27,6 +27,7 @@ FILES = [
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED_FILE = re.compile(r"[\w./*-]+\.(?:py|sh|yaml|csv|svg|safetensors)")
+ARRAY = re.compile(r"(\w+)=\((.*)\)")
 INLINE_COMMAND = re.compile(r"`((?:python|bash|torchrun) [^`]+)`")
 each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -80,9 +81,15 @@ def missing_files(readme: Path) -> list[str]:
 
 
 def commands(text: str) -> Iterator[Command]:
-    """Yield the commands of the code blocks, and those in running text that have arguments."""
+    """Yield the commands of code blocks, bash arrays expanded, and those in running text that have arguments."""
+    arrays: dict[str, str] = {}
     for code in blocks(text, "bash"):
         for line in code.replace("\\\n", " ").splitlines():
+            if array := ARRAY.fullmatch(line):
+                arrays[f'"${{{array[1]}[@]}}"'] = array[2]
+                continue
+            for name, words in arrays.items():
+                line = line.replace(name, words)
             yield from command_of(line)
     for line in INLINE_COMMAND.findall(prose(text)):
         yield from (command for command in command_of(line) if command.args)
@@ -158,7 +165,8 @@ def test_planted_faults_are_found(tmp_path):
         "`model/gone.py`\n"
         "```bash\npython scripts/gone.py\npython scripts/compare_maps.py A B --gone\n"
         "torchrun --nproc_per_node 2 main_classification_torchdistill.py --config config/gone.yaml\n"
-        "VENV=.venv bash scripts/gone.sh\npython scripts/compare_maps.py \\\n    A B  # fine\n```\n"
+        "VENV=.venv bash scripts/gone.sh\npython scripts/compare_maps.py \\\n    A B  # fine\n"
+        'maps=(A B --none)\npython scripts/compare_maps.py "${maps[@]}"\n```\n'
         "`python scripts/compare_maps.py A`, `python scripts/compare_maps.py`\n"
     )
     assert broken_links(readme) == ["#nowhere", "gone.md"]
@@ -168,6 +176,7 @@ def test_planted_faults_are_found(tmp_path):
         "scripts/compare_maps.py does not take A B --gone",
         "config/gone.yaml",
         "scripts/gone.sh",
+        "scripts/compare_maps.py does not take A B --none",
         "scripts/compare_maps.py does not take A",
     ]
     with pytest.raises(ValueError, match="rm -rf"):

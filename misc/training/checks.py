@@ -50,7 +50,7 @@ def check_shares(config: dict, ranks: Ranks) -> None:
         return
     for number, stage in enumerate(stages_of(config["train"]), 1):
         place = f"stage {number}, train_data_loader"
-        check_batches(place, _loader(config, stage["train_data_loader"], place), ranks)
+        check_batches(place, build_loader(config, stage["train_data_loader"], place), ranks)
         check_terms(f"stage {number}, criterion", get_high_level_loss(stage["criterion"]))
 
 
@@ -96,10 +96,15 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
 
 
 def _num_batches(config: dict, loader_config: dict, place: str) -> int:
-    return len(_loader(config, loader_config, place))
+    return len(build_loader(config, loader_config, place))
 
 
-def _loader(config: dict, loader_config: dict, place: str) -> DataLoader:
+def build_loader(config: dict, loader_config: dict, place: str) -> DataLoader:
+    """Return one of a config's loaders; `place` names it in the error.
+
+    Raises:
+        UserError: arguments that no DataLoader takes.
+    """
     try:
         return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
     except (TypeError, ValueError) as error:

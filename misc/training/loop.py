@@ -20,6 +20,7 @@ from misc.evaluation.accuracy import validate
 from misc.progress import progress_bar
 from misc.training.checkpoint import Progress, random_state, remove_checkpoints, save_checkpoint, set_random_state
 from misc.training.checks import stages_of
+from misc.training.feature_variance import set_variances
 from misc.training.record import RunRecord
 from misc.training.run_folder import WEIGHTS
 from misc.training.step import TrainingStep, freeze_statistics, make_box
@@ -64,6 +65,7 @@ def train(
         UserError: the loss is not finite; names stage, epoch, step and the terms' values.
     """
     trained, weights = trained_model(models), run_dir / WEIGHTS
+    set_variances(config, models, device, run_dir, ranks)
     loop = TrainingLoop(make_box(config, models, device, ranks), config["train"], trained, device, run_dir, ranks)
     if checkpoint is not None:
         loop.restore(checkpoint)
@@ -148,7 +150,8 @@ class TrainingLoop:
     def run_stage(self, stage_config: dict) -> None:
         """Train the epochs that are left of a stage."""
         stage, num_epochs = self.progress.stage, stage_config["num_epochs"]
-        images = len(self.box.train_data_loader.sampler)
+        loader = self.box.train_data_loader
+        images = min(len(loader.sampler), len(loader) * (loader.batch_size or len(loader.sampler)))
         self.ranks.broadcast(self.trained, self.stage_model())
         self.step.begin_stage(usable_autocast(stage_config.get("autocast"), self.device))
         done = (self.progress.epoch - 1) * images

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from misc.datasets.image_folder import ImageFolder
-from misc.errors import UserError
+from misc.errors import UserError, first_few
 from misc.progress import progress_bar
 from saliency_maps.cam_prep.map_output import MapOutput
 from saliency_maps.cam_prep.methods.mapper import SaliencyMapper, replace_useless
@@ -25,11 +25,17 @@ def open_images(root: Path, output: Path, labelled: bool) -> ImageFolder:
     """Open the data set; without labels, images may lie in any folders below `root`.
 
     Raises:
-        UserError: there is none, or `output` lies in it.
+        UserError: there is none, `output` lies in it, or an image lies in `root` itself, outside of every folder.
     """
     if output.resolve().is_relative_to(root.resolve()):
         raise UserError(f"--output {output} lies in --input, where it would be taken for a class: move it out")
-    return ImageFolder(root, labelled=labelled)
+    images = ImageFolder(root, labelled=labelled)
+    loose = [name for name in image_names(images) if "/" not in name]
+    if loose:
+        raise UserError(
+            f"{len(loose)} of the images lie in --input itself ({first_few(loose)}): move them into a folder"
+        )
+    return images
 
 
 def image_names(images: ImageFolder) -> list[str]:

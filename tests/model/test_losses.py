@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from misc.errors import UserError
-from model.losses import BppLoss, FeatureHint, RateLoss, SaliencyWeightedDistortion
+from model.losses import BppLoss, FeatureHint, RateLoss, RelativeRateLoss, SaliencyWeightedDistortion
 
 
 def test_saliency_weights_by_hand():
@@ -84,3 +86,16 @@ def test_bits_per_pixel_are_those_of_the_input():
         "encoder": {"input": torch.zeros(2, 3, 4, 8)},
     }
     assert BppLoss()(io, {}).item() == 6 / (2 * 4 * 8)
+
+
+def test_the_relative_rate_is_bpp_times_the_variance():
+    io = {
+        "entropy_model.codec": {"output": {"likelihoods": {"y": torch.full((2, 3, 2, 2), 0.25)}}},  # 24 bits an image
+        "entropy_model.gains": {"output": SimpleNamespace(lmbda=torch.tensor([1.0, 0.5]))},
+        "encoder": {"input": torch.zeros(2, 3, 4, 8)},
+    }
+    assert RelativeRateLoss(variance=100.0)(io, {}).item() == 100 * 2 * 24 / 32
+    weighted = RelativeRateLoss(variance=100.0, gains_path="entropy_model.gains")
+    assert weighted(io, {}).item() == 100 * (24 + 12) / 32
+    with pytest.raises(UserError, match="no variance of h"):
+        RelativeRateLoss()(io, {})

@@ -326,6 +326,23 @@ def test_the_predicted_class_needs_no_labels(command, photos, tmp_path, monkeypa
         np.testing.assert_allclose(np.load(tmp_path / "maps" / "ant" / f"{index}.npy"), saliency, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", ["npy", "packed"])
+def test_images_in_any_folders_have_maps_and_are_paired_with_them(command, photos, tmp_path, layout):
+    (photos / "bee" / "old" / "older").mkdir(parents=True)
+    (photos / "bee" / "0.png").rename(photos / "bee" / "old" / "older" / "0.png")
+    for _ in range(2):  # the second time there is nothing to do
+        cam_map_generation.main([*command, "--target", "predicted", "--format", layout])
+    images = ImageFolderWithMaps(photos, tmp_path / "maps", lambda *pair: pair, labelled=False)
+    assert len(images) == 6
+    assert all(target["saliency"].shape[1:] == image.size[::-1] and target["label"] == -100 for image, target in images)
+
+
+def test_an_image_outside_of_every_folder_is_refused(command, photos, capsys):
+    (photos / "ant" / "0.png").rename(photos / "top.png")
+    message = refused([*command, "--target", "predicted"], capsys)
+    assert "1 of the images lie in --input itself (top.png)" in message
+
+
 def test_random_weights_must_be_asked_for(photos, tmp_path, capsys):
     paths = ["--input", str(photos), "--output", str(tmp_path / "maps")]
     command = ["--model", MODEL, "--num_classes", "3", "--input_size", "64", "--random_weights", *paths, *FLAGS]
