@@ -19,6 +19,7 @@ A sweep file lists groups; a group is the product of its configs, the values und
       - configs: [finetune_resnet.yaml]
         after: [phd_resnet-*]               # one run per matching earlier run, beginning with that run's weights
         name: tuned                         # first part of the runs' names (default: the config's name)
+        gpus: 1                             # that each run asks a Ray cluster for; of several, one per process
 
 Repeat the command to resume, also within a run. A run is made again only if its config, its seed or the weights it
 begins with have changed, or its test results are missing. A group starts when the groups before it have ended. A run
@@ -26,13 +27,26 @@ that was not run has a row as well, which says so. Runs that fail, or whose maps
 listed at the end, and the exit code is 1.
 The training time is measured with `--jobs` runs at a time; encoding and decoding at the end, all students in turn,
 unless all of them are up to date.
+
+On a cluster whose machines share this folder: `--ray ADDRESS` makes each run a Ray task; a run whose worker dies is
+resumed by another. `--list` prints the commands of the runs that are not done, one per line, for other schedulers:
+
+    python scripts/sweep.py FILE --list --only 'phd_resnet-*' > commands
+    sbatch --array=1-$(wc -l < commands) --gpus=1 --wrap 'sh -c "$(sed -n ${SLURM_ARRAY_TASK_ID}p commands)"'
+
+Runs that begin with another run's weights must be listed after that run has ended. Repeated without `--list`, the
+command makes what is missing and the table.
 """
 
 import argparse
+import shlex
 import sys
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 
 from misc.errors import exit_on_user_error
+from misc.sweeps.cluster import ray_cluster
 from misc.sweeps.execute import make_runs, time_students
 from misc.sweeps.plan import needed_maps, read_sweep, selected
 from misc.sweeps.table import rows_of, summary, write_rows
@@ -44,7 +58,11 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("sweep", type=Path, metavar="FILE", help="the sweep file")
     parser.add_argument("--device", help="device of every run (default: that of the run)")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="runs by name, such as phd_* (default: all)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: 1; with --ray, all of a group)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="make the runs on this Ray cluster: HOST:PORT, auto or local")
+    parser.add_argument(
+        "--list", action="store_true", help="print the commands of the runs that are not done, make none"
+    )
     return parser
 
 
@@ -54,11 +72,18 @@ def main(argv: list[str] | None = None) -> None:
     sweep = read_sweep(args.sweep)
     needs = needed_maps(sweep.runs, sweep.maps)
     groups = selected(sweep.groups, args.only)
+    if args.list:
+        for run in chain(*groups):
+            if not run.is_done():
+                print(shlex.join(run.command(args.device)))
+        return
 
     def write_table() -> None:
         write_rows(sweep.results, [row for run in sweep.runs for row in rows_of(run)])
 
-    failed = make_runs(groups, needs, args.device, args.jobs, write_table)
+    jobs = args.jobs or (max(map(len, groups)) if args.ray else 1)
+    with ray_cluster(args.ray) if args.ray else nullcontext() as make:
+        failed = make_runs(groups, needs, args.device, jobs, write_table, make)
     time_students([run for run in sweep.runs if run.is_done()], args.device)
     write_table()
     print(f"{summary([row for run in sweep.runs for row in rows_of(run)])}\n\nResults: {sweep.results}")

@@ -25,6 +25,7 @@ def make_runs(
     device: str | None,
     jobs: int,
     after_each: Callable[[], None],
+    make: Callable[[Run, str | None], bool] | None = None,
 ) -> list[str]:
     """Make the runs that are not done, and the maps they need.
 
@@ -34,11 +35,12 @@ def make_runs(
         device: of every run; None leaves it to the run.
         jobs: runs at a time.
         after_each: called after each run.
+        make: makes one run and says whether it succeeded; by default `make_run`.
 
     Returns:
         The names of the runs that failed, or whose maps did; both are also printed.
     """
-    failed = []
+    failed, make = [], make or make_run
     make_maps = functools.cache(lambda maps: maps.make(device))
     total = sum(map(len, groups))
     with ThreadPoolExecutor(jobs) as pool, progress_bar(None, "sweep", total, unit="runs") as bar:
@@ -49,7 +51,7 @@ def make_runs(
                 bar.write(f"{run.name}: not started, as its maps failed: {needs[run].folder}")
                 bar.update()
             ready = [run for run in group if run not in lacking]
-            for run, succeeded in pool.map(lambda run: (run, run.is_done() or make_run(run, device)), ready):
+            for run, succeeded in pool.map(lambda run: (run, run.is_done() or make(run, device)), ready):
                 if not succeeded:
                     failed.append(run.name)
                     bar.write(f"{run.name}: failed, see {log_of(run)}")

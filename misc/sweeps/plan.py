@@ -20,13 +20,13 @@ from misc.sweeps.maps import Maps, maps_of, read_maps
 from misc.training.checkpoint import CHECKPOINT
 from misc.training.run_folder import CONFIG, FACTS, WEIGHTS
 
-GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after")
+GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after", "gpus")
 TRAINED_PARTS = "models.student_model.kwargs.trained_parts.weights_path"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its config, overrides and seed, and its run folder."""
+    """One run of a sweep: its config, overrides and seed, its run folder, and how many GPUs it asks a cluster for."""
 
     name: str
     method: str
@@ -34,6 +34,7 @@ class Run:
     overrides: tuple[str, ...]
     seed: int
     folder: Path
+    gpus: int = 0
 
     @cached_property
     def composed(self) -> Config:
@@ -53,7 +54,11 @@ class Run:
 
     def command(self, device: str | None) -> list[str]:
         """Return the command that trains and tests it, resuming from a checkpoint if there is one."""
-        command = [sys.executable, str(ROOT / "main_classification_torchdistill.py"), "--config", str(self.config)]
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.gpus}"] if self.gpus > 1 else []
+        )
+        command = [sys.executable, *launcher, str(ROOT / "main_classification_torchdistill.py")]
+        command += ["--config", str(self.config)]
         for override in self.overrides:
             command += ["--set", override]
         command += ["--seed", str(self.seed), "--run_dir", str(self.folder), "--skip_ckpt"]
@@ -164,7 +169,7 @@ def _runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> I
     list in `set`.
 
     Raises:
-        UserError: there are no configs, a key is unknown, or `after` names no earlier run.
+        UserError: there are no configs, a key is unknown, `after` names no earlier run, or `gpus` is no number.
     """
     if "configs" not in group:
         raise UserError(f"{path}: a group has no 'configs'")
@@ -174,7 +179,9 @@ def _runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> I
     lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
     settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
     sources = _earlier_runs(group["after"], earlier, path) if "after" in group else [None]
-    seeds = group.get("seeds", [None])
+    seeds, gpus = group.get("seeds", [None]), group.get("gpus", 0)
+    if type(gpus) is not int or gpus < 0:
+        raise UserError(f"{path}: gpus of a group is {gpus!r}; expected a whole number, 0 or more")
     choices = itertools.product(group["configs"], sources, itertools.product(*settings.values()), seeds)
     for config, source, values, seed in choices:
         chosen = dict(zip(settings, values, strict=True))
@@ -188,7 +195,7 @@ def _runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> I
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in chosen.items())
         overrides += (_beginning(source),) if source else ()
         name, method = "-".join(parts), group.get("method", Path(config).stem)
-        yield Run(name, method, (path.parent / config).resolve(), overrides, seed, output / name)
+        yield Run(name, method, (path.parent / config).resolve(), overrides, seed, output / name, gpus)
 
 
 def _beginning(source: Run) -> str:

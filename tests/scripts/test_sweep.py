@@ -1,11 +1,14 @@
 """The command line of a sweep."""
 
+import shlex
+
 import pytest
 
+from main_classification_torchdistill import get_argparser
 from misc.datasets.digits import write_data_set
 from misc.files import ROOT
 from misc.sweeps.maps import Maps
-from misc.sweeps.plan import read_sweep
+from misc.sweeps.plan import Run, read_sweep
 from misc.sweeps.table import read_rows
 from scripts import sweep
 
@@ -22,6 +25,29 @@ def test_maps_that_do_not_name_a_runs_folder_are_refused(write_sweep, capsys):
         sweep.main([str(path)])
     expected = "sg_resnet: 'maps' does not name its map_root /maps/one; did you mean '/maps/ones'?"
     assert expected in capsys.readouterr().err
+
+
+def test_the_listed_commands_are_those_of_the_runs_that_are_not_done(write_sweep, tmp_path, monkeypatch, capsys):
+    config, settings = (
+        str(ROOT / "config/quickstart/phd_resnet.yaml"),
+        {"lmbda": [0.1, 0.2], "dataset_root": "my photos"},
+    )
+    path = write_sweep([{"configs": [config], "set": settings, "gpus": 2}])
+    monkeypatch.setattr(Run, "is_done", lambda run: run.lmbda == 0.1)
+    sweep.main([str(path), "--list", "--device", "cuda"])
+    (line,) = capsys.readouterr().out.splitlines()
+    words = shlex.split(line)
+    assert words[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    args = get_argparser().parse_args(words[6:])
+    assert args.set == ["lmbda=0.2", 'dataset_root="my photos"'] and args.run_dir == tmp_path / "runs/phd_resnet-0.2"
+    assert not (tmp_path / "rows.csv").exists()
+
+
+def test_a_number_of_gpus_is_a_whole_number(write_sweep, capsys):
+    config = str(ROOT / "config/quickstart/phd_resnet.yaml")
+    with pytest.raises(SystemExit):
+        sweep.main([str(write_sweep([{"configs": [config], "gpus": 0.5}]))])
+    assert "gpus of a group is 0.5; expected a whole number" in capsys.readouterr().err
 
 
 @pytest.mark.slow
