@@ -52,33 +52,34 @@ BLUEPRINTS = {
 }
 
 
-def decoder_for(backbone: Backbone, latent_channels: int, wanted: nn.Module | dict[str, Any] | str) -> nn.Module:
+def decoder_for(
+    backbone: Backbone, latent_channels: int, decoder: nn.Module | str, blueprint: dict[str, Any] | None = None
+) -> nn.Module:
     """Return the decoder that a config asks for.
 
     Args:
         backbone: the cut classifier.
         latent_channels: of y, which has an eighth of the image's height and width.
-        wanted: a decoder; "auto" for the blueprint of the backbone's family, with the sizes of its cut; or a mapping
-            of arguments of that blueprint, which replace what follows from the cut.
+        decoder: a decoder, or "auto" for the one of the backbone's family, with the sizes of its cut.
+        blueprint: with "auto", arguments of the decoder that replace what follows from the cut.
 
     Raises:
-        UserError: anything else, a cut that the family's blueprint does not reach, or arguments that it does not take.
+        UserError: neither, a cut that the family's decoder does not reach, or arguments that it does not take.
     """
-    if isinstance(wanted, nn.Module):
-        return wanted
-    if wanted != AUTO and not isinstance(wanted, dict):
-        raise UserError(
-            f"decoder is {wanted!r}; expected a decoder, '{AUTO}', or a mapping of the blueprint's arguments"
-        )
-    blueprint = next(each for kind, each in BLUEPRINTS.items() if issubclass(backbone.family, kind))
+    if isinstance(decoder, nn.Module):
+        if blueprint:
+            raise UserError(f"blueprint is for decoder: {AUTO}: give its arguments to the decoder itself")
+        return decoder
+    if decoder != AUTO:
+        raise UserError(f"decoder is {decoder!r}; expected a decoder or '{AUTO}'")
+    found = next(each for kind, each in BLUEPRINTS.items() if issubclass(backbone.family, kind))
     shape = _feature_shape(backbone)
-    _check_stride(backbone, blueprint, shape)
-    given = wanted if isinstance(wanted, dict) else {}
-    arguments = {"latent_channels": latent_channels, **blueprint.arguments(backbone, shape), **given}
+    _check_stride(backbone, found, shape)
+    arguments = {"latent_channels": latent_channels, **found.arguments(backbone, shape), **(blueprint or {})}
     try:
-        return blueprint.decoder(**arguments)
+        return found.decoder(**arguments)
     except TypeError as error:
-        raise UserError(f"decoder: {error}") from error
+        raise UserError(f"blueprint: {error}") from error
 
 
 @torch.no_grad()

@@ -55,8 +55,9 @@ class SplitClassifier(EdgeHalf):
 def create_split_classifier(
     encoder: nn.Module,
     entropy_model: EntropyModel,
-    decoder: nn.Module | dict | str,
+    decoder: nn.Module | str,
     backbone: dict,
+    blueprint: dict | None = None,
     trained_parts: dict | None = None,
 ) -> SplitClassifier:
     """Compose a student around the tail of a backbone.
@@ -64,16 +65,16 @@ def create_split_classifier(
     Args:
         encoder: g_a.
         entropy_model: the prior.
-        decoder: g_s, or what `model.blueprint.decoder_for` makes one of; its output must have the shape of the
-            backbone's feature at the cut.
+        decoder: g_s, whose output must have the shape of the backbone's feature at the cut; or "auto".
         backbone: arguments of `model.backbone.create_backbone`.
+        blueprint: with "auto", arguments of the decoder (`model.blueprint.decoder_for`).
         trained_parts: arguments of `load_parts`, to start from parts of another student.
 
     Raises:
         UserError: the parts do not fit each other; the message gives both shapes.
     """
     cut_backbone = create_backbone(**backbone)
-    g_s = decoder_for(cut_backbone, entropy_model.latent_channels, decoder)
+    g_s = decoder_for(cut_backbone, entropy_model.latent_channels, decoder, blueprint)
     student = SplitClassifier(encoder, entropy_model, g_s, cut_backbone.tail)
     if trained_parts is not None:
         check_trained_parts(trained_parts)

@@ -6,6 +6,7 @@ from typing import Any
 
 from misc.datasets.digits import NUM_TRAIN, NUM_VAL, write_data_set
 from misc.datasets.imagenet import write_imagenet
+from misc.datasets.photographs import write_photographs
 from misc.datasets.tiny_imagenet import write_tiny_imagenet
 from misc.errors import UserError, exit_on_user_error
 
@@ -30,6 +31,15 @@ def get_argparser() -> argparse.ArgumentParser:
     imagenet.add_argument("--devkit", required=True, type=Path, metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz")
     imagenet.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/ and val/")
     imagenet.set_defaults(prepare=prepare_imagenet)
+    photographs = data_sets.add_parser(
+        "photographs", help="images without labels to train on, from folders of any kind"
+    )
+    photographs.add_argument(
+        "--train", required=True, type=Path, nargs="+", metavar="DIR", help="with images at any depth"
+    )
+    photographs.add_argument("--val", required=True, type=Path, metavar="DIR", help="with a folder per class")
+    photographs.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/ and val/")
+    photographs.set_defaults(prepare=prepare_photographs)
     return parser
 
 
@@ -42,9 +52,11 @@ def classes(text: str) -> Path | int:
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
     manifest = args.prepare(args)
+    for source, counts in manifest.get("sources", {}).items():
+        print(f"{source}: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}")
     print(
         f"{args.output}: {manifest['num_train']:,} training and {manifest['num_val']:,} validation images, "
-        f"{len(list((args.output / 'train').iterdir()))} classes"
+        f"{len(list((args.output / 'val').iterdir()))} classes"
     )
 
 
@@ -60,6 +72,10 @@ def prepare_tiny_imagenet(args: argparse.Namespace) -> dict[str, Any]:
 
 def prepare_imagenet(args: argparse.Namespace) -> dict[str, Any]:
     return write_imagenet(args.train_tar, args.val_tar, args.devkit, args.output)
+
+
+def prepare_photographs(args: argparse.Namespace) -> dict[str, Any]:
+    return write_photographs(args.train, args.val, args.output)
 
 
 if __name__ == "__main__":

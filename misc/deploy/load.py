@@ -37,7 +37,8 @@ def load_server(config: Config, weights: str | Path) -> ServerHalf:
     kwargs = f"{student_path(config)}.kwargs"
     backbone = create_backbone(**config.construct(f"{kwargs}.backbone"))
     entropy_model, wanted = (config.construct(f"{kwargs}.{part}") for part in ("entropy_model", "decoder"))
-    decoder = decoder_for(backbone, entropy_model.latent_channels, wanted)
+    blueprint = config.construct(f"{kwargs}.blueprint") if config.has(f"{kwargs}.blueprint") else None
+    decoder = decoder_for(backbone, entropy_model.latent_channels, wanted, blueprint)
     server = ServerHalf(entropy_model, decoder, backbone.tail, b"")
     state = read_student(weights, backbone.tail)
     own = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}

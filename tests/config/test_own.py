@@ -100,7 +100,7 @@ def test_the_others_train(own, tmp_path, name):
         ("vars.backbone.name=resnet14t", "does not fit ResNet: "),
         ("vars.backbone.weights_path=nowhere.pth", "no weights at nowhere.pth"),
         ("class_map=nowhere.yaml", "nowhere.yaml cannot be read"),
-        ("models.student_model.kwargs.decoder=atuo", "decoder is 'atuo'; expected a decoder, 'auto'"),
+        ("models.student_model.kwargs.decoder=atuo", "decoder is 'atuo'; expected a decoder or 'auto'"),
     ],
 )
 def test_mistakes_are_one_line(own, tmp_path, capsys, setting, message):

@@ -48,7 +48,7 @@ def test_it_is_the_papers_decoder(name):
 
 def test_given_arguments_and_given_decoders_win():
     backbone = create_backbone("resnet10t")
-    narrow = decoder_for(backbone, 24, {"width": 32, "depth": 1})
+    narrow = decoder_for(backbone, 24, "auto", {"width": 32, "depth": 1})
     assert narrow(torch.zeros(1, 24, 28, 28)).shape == backbone.eval().head(torch.zeros(1, 3, 224, 224)).shape
     assert len(narrow) == 3
     own = nn.Conv2d(48, 128, 1)
@@ -56,22 +56,15 @@ def test_given_arguments_and_given_decoders_win():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted", "message"),
+    ("arguments", "decoder", "blueprint", "message"),
     [
-        ({"name": "resnet10t"}, "automatic", "decoder is 'automatic'; expected a decoder, 'auto', or a mapping"),
-        ({"name": "resnet10t"}, {"widht": 32}, "decoder: .*'widht'"),
-        (
-            {"name": "resnet10t", "split_idx": 3},
-            "auto",
-            "at 1/8 of the image's size, the cut of this ResNet is at 1/16",
-        ),
-        (
-            {"name": "vit_small_patch32_224"},
-            "auto",
-            "VisionTransformer is at 1/32: change split_idx, or give a decoder",
-        ),
+        ({"name": "resnet10t"}, "automatic", None, "decoder is 'automatic'; expected a decoder or 'auto'"),
+        ({"name": "resnet10t"}, "auto", {"widht": 32}, "blueprint: .*'widht'"),
+        ({"name": "resnet10t"}, nn.Identity(), {"width": 32}, "blueprint is for decoder: auto"),
+        ({"name": "resnet10t", "split_idx": 3}, "auto", None, "at 1/8 of .*, the cut of this ResNet is at 1/16"),
+        ({"name": "vit_small_patch32_224"}, "auto", None, "VisionTransformer is at 1/32: change split_idx"),
     ],
 )
-def test_what_has_no_blueprint_is_named(arguments, wanted, message):
+def test_what_has_no_blueprint_is_named(arguments, decoder, blueprint, message):
     with pytest.raises(UserError, match=message):
-        decoder_for(create_backbone(**arguments), 48, wanted)
+        decoder_for(create_backbone(**arguments), 48, decoder, blueprint)

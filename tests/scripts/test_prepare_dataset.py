@@ -16,7 +16,7 @@ def calls(monkeypatch) -> list[tuple]:
         calls.append(args)
         root = next(arg for arg in args if isinstance(arg, Path) and arg.name == "data")
         for wnid in ("n00000001", "n00000002"):
-            (root / "train" / wnid).mkdir(parents=True)
+            (root / "val" / wnid).mkdir(parents=True)
         return {"num_train": 1234, "num_val": 56}
 
     for name in ("write_tiny_imagenet", "write_imagenet"):

@@ -1,0 +1,74 @@
+"""Photographs without labels, gathered from folders of any kind, for head distillation."""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from misc.datasets.image_folder import read_rgb
+from misc.datasets.prepared import make_data_set
+from misc.errors import UserError, first_few
+from misc.progress import progress_bar
+
+LEAST_SIDE = 200
+VAL_OF_IMAGENET = re.compile(r"ILSVRC2012_val_\d+")
+
+
+def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[str, Any]:
+    """Write train/<source>/..., val/<class>/... and manifest.json.
+
+    Of each source, every image is kept that can be read and whose shorter side has 200 pixels or more. ImageNet's
+    validation images, which public copies of its classes mix with training images, are left out by their names.
+
+    Args:
+        sources: folders with images at any depth.
+        val: folder of class folders, copied as it is.
+        root: folder to write to, which appears when complete.
+
+    Returns:
+        The manifest: for each source how many images were kept, small, unreadable or of ImageNet's validation set.
+
+    Raises:
+        UserError: a folder that is missing, two sources of one name, or `root` holds something else.
+    """
+    for folder in (*sources, val):
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}: expected one with images")
+    names, places = [source.resolve().name for source in sources], sorted(map(str, (*sources, val)))
+    if doubled := [name for name, times in Counter(names).items() if times > 1]:
+        raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
+
+    def write(folder: Path) -> dict[str, Any]:
+        counts = {name: _gather(source, folder / "train" / name) for name, source in zip(names, sources, strict=True)}
+        shutil.copytree(val, folder / "val", dirs_exist_ok=True)
+        num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in (folder / "val").rglob("*"))
+        return {"sources": counts, "num_train": sum(each["kept"] for each in counts.values()), "num_val": num_val}
+
+    return make_data_set(root, {"data_set": "photographs", "from": places}, write)
+
+
+def _gather(source: Path, target: Path) -> dict[str, int]:
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+    with ThreadPoolExecutor() as pool:
+        kinds = pool.map(_kind, paths)
+        found = list(zip(paths, progress_bar(kinds, source.name, len(paths)), strict=True))
+    for path, kind in found:
+        if kind == "kept":
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return {"kept": 0, **Counter(kind for _, kind in found)}
+
+
+def _kind(path: Path) -> str:
+    if VAL_OF_IMAGENET.match(path.name):
+        return "of ImageNet's validation set"
+    try:
+        return "kept" if min(read_rgb(path).size) >= LEAST_SIDE else "small"
+    except UserError:
+        return "unreadable"

@@ -1,0 +1,56 @@
+"""Photographs are gathered from any folders; what is small, broken or of a test set stays out."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from misc.datasets.image_folder import ImageFolder
+from misc.datasets.photographs import write_photographs
+from misc.errors import UserError
+from scripts import prepare_dataset
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two sources and a validation folder."""
+    images = {
+        "dogs/images/deep/a.jpg": (200, 300),
+        "dogs/images/b.PNG": (250, 250),
+        "dogs/small.jpg": (199, 400),
+        "dogs/ILSVRC2012_val_00000293.JPEG": (300, 300),
+        "flowers/c.jpeg": (400, 201),
+        "val/n01443537/d.jpg": (227, 227),
+    }
+    for name, size in images.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, "red").save(tmp_path / name)
+    (tmp_path / "flowers/broken.jpg").write_bytes((tmp_path / "flowers/c.jpeg").read_bytes()[:300])
+    (tmp_path / "flowers/README.md").write_text("not an image")
+    return tmp_path
+
+
+def test_what_serves_is_copied_and_the_rest_is_counted(folders, capsys):
+    root = folders / "photographs"
+    train = [str(folders / name) for name in ("dogs", "flowers")]
+    prepare_dataset.main(["photographs", "--train", *train, "--val", str(folders / "val"), "--output", str(root)])
+    copied = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*") if path.name != "manifest.json")
+    wanted = ["train/dogs/images/b.PNG", "train/dogs/images/deep/a.jpg", "train/flowers/c.jpeg", "val/n01443537/d.jpg"]
+    assert copied == wanted
+    assert (root / wanted[1]).read_bytes() == (folders / "dogs/images/deep/a.jpg").read_bytes()
+    counts = json.loads((root / "manifest.json").read_text())["sources"]
+    assert counts["dogs"] == {"kept": 2, "of ImageNet's validation set": 1, "small": 1}
+    assert counts["flowers"] == {"kept": 1, "unreadable": 1}
+    printed = capsys.readouterr().out
+    assert "flowers: 1 kept, 1 unreadable\n" in printed
+    assert "3 training and 1 validation images, 1 classes" in printed
+    assert len(ImageFolder(root / "train", labelled=False)) == 3
+
+
+def test_mistakes_are_named(folders):
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+        write_photographs([folders / "nowhere"], folders / "val", folders / "photographs")
+    (folders / "more" / "dogs").mkdir(parents=True)
+    with pytest.raises(UserError, match="several folders are called dogs"):
+        write_photographs([folders / "dogs", folders / "more/dogs"], folders / "val", folders / "photographs")
+    assert not (folders / "photographs").exists()
