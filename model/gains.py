@@ -87,8 +87,13 @@ class GainUnits(nn.Module):
         return round(rate * self.last)
 
     def drawn(self, images: int) -> Tensor:
-        """Return a random trained level for each image, (images,), for a training step."""
-        return STEPS * torch.randint(len(self.log_gain), (images,)).to(self.log_gain.device)
+        """Return a random trained level for each image, (images,), for a training step.
+
+        Its probability is proportional to lmbda ** -0.5: with equal ones, low rates, whose losses are the largest,
+        would decide what encoder and decoder learn, at the cost of the high rates.
+        """
+        weights = (-0.5 * self.log_lmbda.cpu()).exp()
+        return STEPS * torch.multinomial(weights, images, replacement=True).to(self.log_gain.device)
 
     def forward(self, levels: Tensor) -> Gains:
         """Return the gains of levels (B,), int64, each 0 to `last`."""

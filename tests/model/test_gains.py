@@ -121,6 +121,15 @@ def test_training_draws_a_level_for_each_image(is_frozen):
     assert set(seen) == {0, 16, 32} and len(seen) == 200
 
 
+def test_levels_are_drawn_by_the_inverse_root_of_lmbda():
+    torch.manual_seed(0)
+    drawn = GainUnits(LEVELS, CHANNELS).drawn(100_000)
+    weights = torch.tensor(LEVELS) ** -0.5
+    frequencies = torch.bincount(drawn // STEPS, minlength=3) / len(drawn)
+    assert torch.equal(drawn % STEPS, torch.zeros_like(drawn))
+    assert torch.allclose(frequencies, weights / weights.sum(), atol=0.01)
+
+
 def test_one_rate_and_variable_rate_do_not_mix():
     one, variable = edge_of("FactorizedPrior", levels=None), edge_of("FactorizedPrior")
     y = torch.randn(1, CHANNELS, 4, 4)
