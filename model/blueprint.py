@@ -78,8 +78,9 @@ def decoder_for(
     arguments = {"latent_channels": latent_channels, **found.arguments(backbone, shape), **(blueprint or {})}
     try:
         return found.decoder(**arguments)
-    except TypeError as error:
-        raise UserError(f"blueprint: {error}") from error
+    except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"blueprint {blueprint} of {found.decoder.__name__}: {reason}") from error
 
 
 @torch.no_grad()

@@ -97,12 +97,12 @@ class EntropyModel(nn.Module):
             return _cropped(out["y_hat"], y.shape[-2:]) * gains.inverse, out["likelihoods"]
 
     @torch.no_grad()
-    def compress(self, y: Tensor, level: int | None = None) -> list[bytes]:
+    def compress(self, y: Tensor, level: int | Sequence[int] | None = None) -> list[bytes]:
         """Return one string per image of y (B, C, H, W); needs the coder's tables (`update()`).
 
         Args:
             y: (B, C, H, W).
-            level: as for `estimate`.
+            level: as for `estimate`, or one for each image.
 
         Raises:
             BitstreamError: a latent larger than `max_positions`.
@@ -179,9 +179,9 @@ class EntropyModel(nn.Module):
         """Run the codec on y times its gain; the factorized prior's densities depend on the gain."""
         return self.codec(y)
 
-    def _levels(self, level: int | None, y: Tensor) -> Tensor:
+    def _levels(self, level: int | Sequence[int] | None, y: Tensor) -> Tensor:
         chosen = self.level_of(None) if level is None else level
-        return torch.full((len(y),), chosen, device=y.device)
+        return torch.tensor(chosen, device=y.device).expand(len(y))
 
     def _padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (-(-side // self.stride) * self.stride for side in size)

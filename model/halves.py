@@ -1,7 +1,7 @@
 """The two halves of a student: the edge half has no decoder, the server half no encoder."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -11,10 +11,6 @@ from misc.errors import UserError
 from model.coding.bitstream import FINGERPRINT_BYTES, BitstreamError, Stream, pack, unpack
 from model.coding.derived import Derived
 from model.entropy import CodedModel, EntropyModel
-
-
-class DoesNotFit(UserError):
-    """The smallest stream of an image is longer than allowed."""
 
 
 class EdgeHalf(CodedModel):
@@ -45,10 +41,17 @@ class EdgeHalf(CodedModel):
         return self.pack(self.encoder(x), self.entropy_model.level_of(None) if level is None else level)
 
     @torch.inference_mode()
-    def pack(self, y: Tensor, level: int | None) -> list[bytes]:
-        """Return the streams of latents y (B, C, H, W) at a level, None with one rate; raises what `encode` raises."""
+    def pack(self, y: Tensor, level: int | Sequence[int] | None) -> list[bytes]:
+        """Return the streams of latents y (B, C, H, W); raises what `encode` raises.
+
+        Args:
+            y: the latents.
+            level: of all or of each; None with one rate.
+        """
         size, payloads = tuple(y.shape[-2:]), self.entropy_model.compress(y, level)
-        return [pack(Stream(self.fingerprint(), size, payload, level)) for payload in payloads]
+        levels = level if isinstance(level, Sequence) else [level] * len(y)
+        streams = (Stream(self.fingerprint(), size, *each) for each in zip(payloads, levels, strict=True))
+        return list(map(pack, streams))
 
     @torch.inference_mode()
     def encode_within(self, x: Tensor, max_bytes: int) -> bytes:
@@ -57,13 +60,16 @@ class EdgeHalf(CodedModel):
         The encoder runs once; the level is found by bisection over the coder.
 
         Raises:
-            UserError: a model of one rate.
-            DoesNotFit: the smallest stream is longer; and what `encode` raises.
+            UserError: a model of one rate, or an image whose smallest stream is longer; and what `encode` raises.
         """
         if self.entropy_model.gains is None:
             raise UserError("this student has one rate: a stream can be fitted if entropy_model has `levels`")
-        y = self.encoder(x)
-        return highest_within(lambda level: self.pack(y, level)[0], self.entropy_model.gains.last, max_bytes)
+        y, last = self.encoder(x), self.entropy_model.gains.last
+        (stream,) = highest_within(lambda levels: self.pack(y, levels), 1, last, max_bytes)
+        if stream is None:
+            smallest = len(self.pack(y, 0)[0])
+            raise UserError(f"the smallest stream of this image has {smallest} bytes, more than {max_bytes}")
+        return stream
 
     def fingerprint(self) -> bytes:
         """Return the 4 bytes that identify streams of this encoder and entropy model."""
@@ -135,23 +141,31 @@ class ServerHalf(CodedModel):
         return _sized(self.tail, h_hat)
 
 
-def highest_within(encode: Callable[[int], bytes], last: int, max_bytes: int) -> bytes:
-    """Return the stream of the highest level, 0 to `last`, that has at most `max_bytes`, by bisection.
+def highest_within(
+    encode: Callable[[list[int]], list[bytes]], images: int, last: int, max_bytes: int
+) -> list[bytes | None]:
+    """Return each image's stream of the highest level, 0 to `last`, that has at most `max_bytes`, by bisection.
 
-    Raises:
-        DoesNotFit: the stream of level 0 is longer.
+    Args:
+        encode: returns the streams of all images, given a level for each.
+        images: their number.
+        last: the highest level.
+        max_bytes: of each stream.
+
+    Returns:
+        The streams; None for an image whose stream of level 0 is longer.
     """
-    fitting = encode(0)
-    if len(fitting) > max_bytes:
-        raise DoesNotFit(f"the smallest stream of this image has {len(fitting)} bytes, more than {max_bytes}")
-    low, high = 0, last
-    while low < high:
-        middle = (low + high + 1) // 2
-        stream = encode(middle)
-        if len(stream) <= max_bytes:
-            low, fitting = middle, stream
-        else:
-            high = middle - 1
+    fitting = [stream if len(stream) <= max_bytes else None for stream in encode([0] * images)]
+    low, high = [0] * images, [0 if stream is None else last for stream in fitting]
+    while low != high:
+        middle = [(below + above + 1) // 2 for below, above in zip(low, high, strict=True)]
+        for image, stream in enumerate(encode(middle)):
+            if low[image] == high[image]:
+                continue
+            if len(stream) <= max_bytes:
+                low[image], fitting[image] = middle[image], stream
+            else:
+                high[image] = middle[image] - 1
     return fitting
 
 

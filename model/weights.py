@@ -119,15 +119,18 @@ def of_one_model(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
 
     Lightning keeps a network as an attribute of another module, `model.conv1.weight`: if all of the model's names occur
     behind one prefix, the prefix and everything without it are left out. Otherwise the state dict is returned as it is.
+
+    Raises:
+        UserError: several such prefixes, of a teacher and a student for example.
     """
     names = list(model.state_dict())
     if all(name in state for name in names):
         return state
-    endings = (name.removesuffix(names[0]) for name in state if name.endswith(f".{names[0]}"))
-    for prefix in endings:
-        if all(prefix + name in state for name in names):
-            return {name: state[prefix + name] for name in names}
-    return state
+    prefixes = [name.removesuffix(names[0]) for name in state if name.endswith(f".{names[0]}")]
+    fitting = [prefix for prefix in prefixes if all(prefix + name in state for name in names)]
+    if len(fitting) > 1:
+        raise UserError(f"the weights hold {len(fitting)} networks ({first_few(fitting)}): save one of them alone")
+    return {name: state[fitting[0] + name] for name in names} if fitting else state
 
 
 def _differences(model: nn.Module, state: dict[str, Tensor]) -> str:

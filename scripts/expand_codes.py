@@ -1,6 +1,6 @@
 """Expand product-quantised weights of a timm model, codes and codebooks, to a weights file.
 
-    python scripts/expand_codes.py resnet18_pqf.pth resnet18 -o resources/teachers/resnet18.safetensors
+    python scripts/expand_codes.py resnet18.pth resnet18 -o resources/teachers/resnet18.safetensors
 
 The format is that of Permute, Quantize, and Fine-tune (Martinez et al., CVPR 2021). A quantised layer has
 LAYER.codebook, (K, d), and LAYER.codes_matrix, the row of the codebook for every d numbers of the weight; all other
@@ -57,6 +57,8 @@ def _is_coded(coded: dict[str, Tensor], name: str) -> bool:
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
+    if args.output.suffix != ".safetensors":
+        raise UserError(f"{args.output} must end in .safetensors")
     model = create_timm_model(args.name)
     load_weights(model, args.codes, expanded(read_state_dict(args.codes), model))
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ A sweep file lists groups; a group is the product of its configs, the values und
       - configs: [finetune_resnet.yaml]
         after: [phd_resnet-*]               # one run per matching earlier run, beginning with that run's weights
         name: tuned                         # first part of the runs' names (default: the config's name)
-        gpus: 1                             # that each run asks a Ray cluster for; of several, one per process
+        gpus: 0                             # that each run asks a Ray cluster for (default: 1 if the cluster has any)
 
 Repeat the command to resume, also within a run. A run is made again only if its config, its seed or the weights it
 begins with have changed, or its test results are missing. A group starts when the groups before it have ended. A run
@@ -29,18 +29,20 @@ The training time is measured with `--jobs` runs at a time; encoding and decodin
 unless all of them are up to date.
 
 On a cluster whose machines share this folder: `--ray ADDRESS` makes each run a Ray task; a run whose worker dies is
-resumed by another. `--list` prints the commands of the runs that are not done, one per line, for other schedulers:
+resumed by another. `--list` prints the commands of the runs that are not done, one per line, for other schedulers; a
+command that is started again resumes its run:
 
     python scripts/sweep.py FILE --list --only 'phd_resnet-*' > commands
     sbatch --array=1-$(wc -l < commands) --gpus=1 --wrap 'sh -c "$(sed -n ${SLURM_ARRAY_TASK_ID}p commands)"'
 
-Runs that begin with another run's weights must be listed after that run has ended. Repeated without `--list`, the
-command makes what is missing and the table.
+Runs that begin with another run's weights must be listed after that run has ended; runs that need maps are not listed
+before their maps are there. Repeated without `--list`, the command makes what is missing and the table.
 """
 
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -48,8 +50,10 @@ from pathlib import Path
 from misc.errors import exit_on_user_error
 from misc.sweeps.cluster import ray_cluster
 from misc.sweeps.execute import make_runs, time_students
-from misc.sweeps.plan import needed_maps, read_sweep, selected
+from misc.sweeps.maps import Maps
+from misc.sweeps.plan import Run, needed_maps, read_sweep, selected
 from misc.sweeps.table import rows_of, summary, write_rows
+from saliency_maps.map_folder import MANIFEST
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -66,6 +70,17 @@ def get_argparser() -> argparse.ArgumentParser:
     return parser
 
 
+def print_commands(runs: Sequence[Run], needs: Mapping[Run, Maps | None], device: str | None) -> None:
+    """Print the commands of runs on stdout; on stderr, those that make the maps of runs which have to wait for them."""
+    missing = {maps for run in runs if (maps := needs[run]) and not (maps.folder / MANIFEST).is_file()}
+    for maps in missing:
+        waiting = sum(needs[run] == maps for run in runs)
+        print(f"# {waiting} runs need these maps first:\n{shlex.join(maps.command(device))}", file=sys.stderr)
+    for run in runs:
+        if needs[run] not in missing:
+            print(shlex.join(run.command(device, resume=True)))
+
+
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     args = get_argparser().parse_args(argv)
@@ -73,10 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     needs = needed_maps(sweep.runs, sweep.maps)
     groups = selected(sweep.groups, args.only)
     if args.list:
-        for run in chain(*groups):
-            if not run.is_done():
-                print(shlex.join(run.command(args.device)))
-        return
+        return print_commands([run for run in chain(*groups) if not run.is_done()], needs, args.device)
 
     def write_table() -> None:
         write_rows(sweep.results, [row for run in sweep.runs for row in rows_of(run)])

@@ -44,6 +44,8 @@ class ImageFolder(datasets.ImageFolder):
     """
 
     has_maps = False
+    samples: list[tuple[str, int]]
+    class_to_idx: dict[str, int]
 
     def __init__(
         self,
@@ -76,8 +78,10 @@ class ImageFolder(datasets.ImageFolder):
         Args and errors: see `misc.datasets.class_indices.class_indices`.
         """
         indices = class_indices(self.classes, num_classes, class_map)
-        self.target_transform = [indices[folder] for folder in self.classes].__getitem__
-        self.num_classes = num_classes
+        folders = {number: folder for folder, number in self.class_to_idx.items()}
+        self.samples = self.imgs = [(path, indices[folders[number]]) for path, number in self.samples]
+        self.targets = [label for _, label in self.samples]
+        self.class_to_idx, self.num_classes = indices, num_classes
         return indices
 
     def _reject_broken_files(self) -> None:

@@ -34,12 +34,16 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[st
         The manifest: for each source how many images were kept, small, unreadable or of ImageNet's validation set.
 
     Raises:
-        UserError: a folder that is missing, two sources of one name, or `root` holds something else.
+        UserError: a folder that is missing, validation images in a source, two sources of one name, or `root` holds
+            something else.
     """
     for folder in (*sources, val):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: expected one with images")
-    names, places = [source.resolve().name for source in sources], sorted(map(str, (*sources, val)))
+        if folder is not val and val.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"the validation images in {val} lie in {folder}, whose images would be trained on")
+    names = [source.resolve().name for source in sources]
+    wanted = {"train": sorted(str(source.resolve()) for source in sources), "val": str(val.resolve())}
     if doubled := [name for name, times in Counter(names).items() if times > 1]:
         raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
 
@@ -49,7 +53,7 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[st
         num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in (folder / "val").rglob("*"))
         return {"sources": counts, "num_train": sum(each["kept"] for each in counts.values()), "num_val": num_val}
 
-    return make_data_set(root, {"data_set": "photographs", "from": places}, write)
+    return make_data_set(root, {"data_set": "photographs", **wanted}, write)
 
 
 def _gather(source: Path, target: Path) -> dict[str, int]:

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from timm.data import ImageNetInfo
 
 from misc.config.entries import student_path
 from misc.config.load import Config
+from misc.datasets.class_indices import class_indices
 
 WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class folder in ImageNet
 
@@ -14,9 +16,9 @@ WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class 
 def class_names(config: Config, num_classes: int) -> list[str] | None:
     """Return the name of each class by its index, or None if the names are not known.
 
-    They are the class folders of the config's test data set, if it is on disk and has that many; WordNet's numbers
-    become words. A classifier of 1,000 classes has ImageNet's if its test folders are some of ImageNet-1k's, or if
-    there are none and it is a pretrained timm model.
+    They are the class folders of the config's test data set, in the order of its `class_map`, if it is on disk and has
+    that many; WordNet's numbers become words. A classifier of 1,000 classes has ImageNet's names if its test folders
+    are some of ImageNet-1k's, or if there are none and it is a pretrained timm model.
 
     Args:
         config: a student's config.
@@ -24,10 +26,21 @@ def class_names(config: Config, num_classes: int) -> list[str] | None:
     """
     folder, imagenet = folder_of_test(config), ImageNetInfo().label_names()
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder else []
-    if len(names) != num_classes:
+    class_map = labelling_of_test(config).get("class_map")
+    if names and class_map is not None:
+        indices = class_indices(names, num_classes, class_map)
+        names = sorted(names, key=indices.__getitem__) if len({*indices.values()}) == num_classes else []
+    elif len(names) != num_classes:
         known = set(names) <= set(imagenet) if names else _is_as_pretrained(config)
         names = imagenet if known and num_classes == len(imagenet) else []
     return _words(names) or None
+
+
+def labelling_of_test(config: Config) -> dict[str, Any]:
+    """Return the arguments of the test's ImageFolder that say what its labels are."""
+    kwargs = f"datasets.{config.construct('test.test_data_loader.dataset_id')}.init.kwargs"
+    keys = ("classifier", "class_map")
+    return {key: config.construct(f"{kwargs}.{key}") for key in keys if config.has(f"{kwargs}.{key}")}
 
 
 def folder_of_test(config: Config) -> Path | None:

@@ -10,7 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from misc.config.load import Config
 from misc.datasets.image_folder import ImageFolder, read_rgb
-from misc.deploy.class_names import folder_of_test
+from misc.deploy.class_names import folder_of_test, labelling_of_test
 from misc.errors import UserError
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def test_samples(config: Config) -> Samples | None:
     folder = folder_of_test(config)
     if folder is None:
         return None
-    paths, labels = zip(*ImageFolder(folder).samples, strict=True)
+    paths, labels = zip(*ImageFolder(folder, **labelling_of_test(config)).samples, strict=True)
     return Samples("test images", [Path(path) for path in paths], labels)
 
 

@@ -21,7 +21,8 @@ PR_SET_PDEATHSIG = 1
 def ray_cluster(address: str) -> Iterator[Callable[[Run, str | None], bool]]:
     """Connect to a cluster; give a function that makes one run there and says whether it succeeded.
 
-    A run is given the GPUs it asks for. If its worker dies, another one resumes it from its checkpoint.
+    A run is given the GPU it asks for; without `gpus`, one if the cluster has any. If its worker dies, another one
+    resumes it from its checkpoint. Maps and timings are made by this process.
 
     Args:
         address: of the cluster: HOST:PORT, "auto" for the one that this machine belongs to, or "local" to start one.
@@ -47,21 +48,24 @@ def ray_cluster(address: str) -> Iterator[Callable[[Run, str | None], bool]]:
 def _made(ray, run: Run, device: str | None) -> bool:
     log_of(run).parent.mkdir(parents=True, exist_ok=True)
     log_of(run).write_text("")
-    task = ray.remote(num_cpus=1, num_gpus=run.gpus, max_retries=RETRIES)(_train)
+    on_cpu = device is not None and device.startswith("cpu")
+    gpus = run.gpus if run.gpus is not None else int(not on_cpu and ray.cluster_resources().get("GPU", 0) > 0)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_train)
     plain = Run(run.name, run.method, run.config, run.overrides, run.seed, run.folder.absolute(), run.gpus)
     try:
-        return ray.get(task.remote(plain, device)) == 0
+        return ray.get(task.remote(plain, device if gpus else "cpu", os.getcwd())) == 0
     except ray.exceptions.RayError as error:
         with open(log_of(run), "a") as log:
             print(f"error: Ray gave the run up: {error}", file=log)
         return False
 
 
-def _train(run: Run, device: str | None) -> int:
+def _train(run: Run, device: str | None, folder: str) -> int:
     """Train and test; a second attempt appends to the log of the first, and resumes it. Return the exit code."""
     with open(log_of(run), "a") as log:
         tied = functools.partial(_end_with, os.getpid())
-        return subprocess.run(run.command(device), stdout=log, stderr=subprocess.STDOUT, preexec_fn=tied).returncode
+        command = run.command(device)
+        return subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, preexec_fn=tied).returncode
 
 
 def _end_with(worker: int) -> None:

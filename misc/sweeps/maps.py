@@ -27,10 +27,14 @@ class Maps:
     folder: Path
     arguments: tuple[str, ...]
 
+    def command(self, device: str | None) -> list[str]:
+        """Return the command that makes the missing maps, to be run in the repository's root."""
+        command = [sys.executable, cam_map_generation.__file__, *self.arguments]
+        return command + (["--device", device] if device else [])
+
     def make(self, device: str | None) -> bool:
         """Make the missing maps in a process that shows its progress and errors; return whether it succeeded."""
-        command = [sys.executable, cam_map_generation.__file__, *self.arguments]
-        return subprocess.run(command + (["--device", device] if device else []), cwd=ROOT).returncode == 0
+        return subprocess.run(self.command(device), cwd=ROOT).returncode == 0
 
 
 def read_maps(section: Mapping[str, Mapping[str, object]], path: Path) -> list[Maps]:

@@ -26,7 +26,10 @@ TRAINED_PARTS = "models.student_model.kwargs.trained_parts.weights_path"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its config, overrides and seed, its run folder, and how many GPUs it asks a cluster for."""
+    """One run of a sweep: its config, overrides and seed, its run folder, and the GPUs it asks a cluster for.
+
+    They are 0 or 1; None asks for one where the cluster has any.
+    """
 
     name: str
     method: str
@@ -34,7 +37,7 @@ class Run:
     overrides: tuple[str, ...]
     seed: int
     folder: Path
-    gpus: int = 0
+    gpus: int | None = None
 
     @cached_property
     def composed(self) -> Config:
@@ -52,17 +55,16 @@ class Run:
         weights = weights_of_runs(self.composed, "trained_parts", "weights_path")
         return weights[0].parent.name if weights else None
 
-    def command(self, device: str | None) -> list[str]:
-        """Return the command that trains and tests it, resuming from a checkpoint if there is one."""
-        launcher = (
-            ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.gpus}"] if self.gpus > 1 else []
-        )
-        command = [sys.executable, *launcher, str(ROOT / "main_classification_torchdistill.py")]
-        command += ["--config", str(self.config)]
+    def command(self, device: str | None, resume: bool = False) -> list[str]:
+        """Return the command that trains and tests it, resuming from a checkpoint if there is one.
+
+        With `resume` the command itself looks for one when it starts.
+        """
+        command = [sys.executable, str(ROOT / "main_classification_torchdistill.py"), "--config", str(self.config)]
         for override in self.overrides:
             command += ["--set", override]
         command += ["--seed", str(self.seed), "--run_dir", str(self.folder), "--skip_ckpt"]
-        if self._has_current(CHECKPOINT):
+        if resume or self._has_current(CHECKPOINT):
             command.append("--resume")
         return command + (["--device", device] if device else [])
 
@@ -179,9 +181,9 @@ def _runs_of(group: dict, path: Path, output: Path, earlier: Sequence[Run]) -> I
     lists = {key for key, value in group.get("set", {}).items() if isinstance(value, list)}
     settings = {key: value if key in lists else [value] for key, value in group.get("set", {}).items()}
     sources = _earlier_runs(group["after"], earlier, path) if "after" in group else [None]
-    seeds, gpus = group.get("seeds", [None]), group.get("gpus", 0)
-    if type(gpus) is not int or gpus < 0:
-        raise UserError(f"{path}: gpus of a group is {gpus!r}; expected a whole number, 0 or more")
+    seeds, gpus = group.get("seeds", [None]), group.get("gpus")
+    if gpus not in (None, 0, 1):
+        raise UserError(f"{path}: gpus of a group is {gpus!r}; expected 0 or 1 (torchrun takes several)")
     choices = itertools.product(group["configs"], sources, itertools.product(*settings.values()), seeds)
     for config, source, values, seed in choices:
         chosen = dict(zip(settings, values, strict=True))

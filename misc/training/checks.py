@@ -5,7 +5,7 @@ import math
 
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchdistill.datasets.util import build_data_loader
 from torchdistill.losses.registry import get_high_level_loss
 from torchdistill.optim.registry import SCHEDULER_DICT
@@ -77,7 +77,7 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
         if not steps:
             raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than one batch")
         check_schedule(f"stage {number}", stage, steps)
-        labels, classes = getattr(images, "num_classes", None), _num_classes(trained)
+        labels, classes = _num_labels(images), _num_classes(trained)
         if labels not in (None, classes):
             raise UserError(f"stage {number}: the data set has {labels} classes, the model {classes}")
         for role, name in roles.items():
@@ -109,6 +109,13 @@ def build_loader(config: dict, loader_config: dict, place: str) -> DataLoader:
         return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"{place}: {error}") from error
+
+
+def _num_labels(images: Dataset) -> int | None:
+    """Return the number of a data set's labels; None if it is not known."""
+    if hasattr(images, "num_classes"):
+        return images.num_classes
+    return len(images.classes) if hasattr(images, "classes") else None
 
 
 def _num_classes(model: nn.Module) -> int:

@@ -62,7 +62,7 @@ def _kept_or_measured(config: dict, teacher: Backbone, device: torch.device, pat
         return json.loads(path.read_text())["variance"]
     first, *_ = stages_of(config["train"])
     loader_config = first["train_data_loader"]
-    with torch.random.fork_rng():  # the training begins with the same random numbers, measured or not
+    with torch.random.fork_rng(devices=[]):  # the training begins with the same random numbers, measured or not
         loader = build_loader(config, loader_config, "stage 1, train_data_loader")
         available = min(len(loader.dataset), len(loader) * loader_config["kwargs"]["batch_size"])
         variance, images = variance_of(teacher.head, (x for x, *_ in loader), device, available)
@@ -90,4 +90,6 @@ def variance_of(head: nn.Module, batches: Iterable[Tensor], device: torch.device
             advance(bar, len(h))
             if images == wanted:
                 break
+    if images < 2:
+        raise UserError(f"the variance of h needs 2 training images or more, not {images}")
     return float((squares - total.square() / images).sum() / (images - 1)), images

@@ -85,7 +85,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     teacher.add_argument("--model", help="timm name of the teacher, with timm's weights unless --weights_path is given")
     teacher.add_argument("--config", type=Path, help="take the teacher of this training config")
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--weights_path", help="the teacher's weights: safetensors or a state dict")
+    kinds = "a checkpoint of timm's or Lightning's, a state dict, safetensors"
+    weights.add_argument("--weights_path", help=f"the teacher's weights: {kinds}")
     weights.add_argument("--random_weights", action="store_true", help="an untrained teacher, to try the command out")
     add = parser.add_argument
     add(

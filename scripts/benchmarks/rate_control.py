@@ -6,8 +6,7 @@ levels over the logarithm of the bytes.
 """
 
 import argparse
-from collections.abc import Callable
-from functools import cache
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from misc.evaluation.accuracy import labels_of
 from misc.evaluation.evaluate import evaluation_loader
 from misc.progress import advance, progress_bar
 from misc.tables import text_table
-from model.halves import DoesNotFit, EdgeHalf, ServerHalf, highest_within
+from model.halves import ServerHalf, highest_within
 
 HEADER = ["budget", "do not fit", "over budget", "mean bytes", "top-1 %", "fixed level, top-1 %"]
 
@@ -58,19 +57,6 @@ class Tally:
             self.sizes += [len(stream) for stream, _ in sent]
 
 
-def encoder_of(edge: EdgeHalf, y: torch.Tensor) -> Callable[[int], bytes]:
-    """Return a function of a level that codes the latent (1, C, H, W) of one image, once per level."""
-    return cache(lambda level: edge.pack(y, level)[0])
-
-
-def fitted(encode: Callable[[int], bytes], last: int, budget: int) -> bytes | None:
-    """Return an image's stream at the highest level, 0 to `last`, that fits, or None."""
-    try:
-        return highest_within(encode, last, budget)
-    except DoesNotFit:
-        return None
-
-
 @exit_on_user_error
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
@@ -88,9 +74,8 @@ def main(argv: list[str] | None = None) -> None:
             y, labels = edge.encoder(x.to(device)), labels_of(targets)
             for level, tally in fixed.items():
                 tally.add(server, edge.pack(y, level), labels)
-            encoders = [encoder_of(edge, one) for one in y.split(1)]
             for budget, tally in budgets.items():
-                tally.add(server, [fitted(encode, levels[-1], budget) for encode in encoders], labels)
+                tally.add(server, highest_within(partial(edge.pack, y), len(y), levels[-1], budget), labels)
             advance(bar, len(x))
     curve = sorted((float(np.mean(tally.sizes)), tally.top1()) for tally in fixed.values())
     print(text_table([HEADER, *(_row(budget, tally, curve) for budget, tally in budgets.items())]))

@@ -59,7 +59,8 @@ def test_given_arguments_and_given_decoders_win():
     ("arguments", "decoder", "blueprint", "message"),
     [
         ({"name": "resnet10t"}, "automatic", None, "decoder is 'automatic'; expected a decoder or 'auto'"),
-        ({"name": "resnet10t"}, "auto", {"widht": 32}, "blueprint: .*'widht'"),
+        ({"name": "resnet10t"}, "auto", {"widht": 32}, "blueprint .* of ResNetDecoder: .*'widht'"),
+        ({"name": "vit_tiny_patch16_224", "depth": 4}, "auto", {"num_heads": 5}, "'num_heads': 5} of ViTDecoder: "),
         ({"name": "resnet10t"}, nn.Identity(), {"width": 32}, "blueprint is for decoder: auto"),
         ({"name": "resnet10t", "split_idx": 3}, "auto", None, "at 1/8 of .*, the cut of this ResNet is at 1/16"),
         ({"name": "vit_small_patch32_224"}, "auto", None, "VisionTransformer is at 1/32: change split_idx"),

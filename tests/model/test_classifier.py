@@ -102,6 +102,14 @@ def test_the_prefix_of_an_outer_module_is_removed(prefix, tmp_path):
     _assert_equal(create_timm_model("resnet10t", str(tmp_path / "last.ckpt")), model)
 
 
+def test_a_checkpoint_of_two_networks_is_refused(tmp_path):
+    state = create_timm_model("resnet10t", num_classes=3).state_dict()
+    both = {f"{outer}.{name}": tensor for outer in ("student", "teacher") for name, tensor in state.items()}
+    torch.save({"state_dict": both}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"hold 2 networks \(student\., teacher\.\)"):
+        create_timm_model("resnet10t", str(tmp_path / "last.ckpt"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_of_half_precision_become_float32(dtype, tmp_path):
     model = create_timm_model("resnet10t", num_classes=3)

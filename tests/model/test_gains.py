@@ -193,21 +193,28 @@ def test_probabilities_of_every_level_sum_to_one():
     torch.testing.assert_close(bottleneck._interval(y, gain.expand_as(y)).sum(-1), torch.ones(1, CHANNELS, 1))
 
 
-@given(st.lists(st.integers(20, 400), min_size=2, max_size=60).map(sorted), st.integers(10, 450))
-def test_bisection_finds_the_highest_level_that_fits(sizes, budget):
+SIZES = st.lists(st.lists(st.integers(20, 400), min_size=9, max_size=9).map(sorted), min_size=1, max_size=5)
+
+
+@given(SIZES, st.integers(10, 450))
+def test_bisection_finds_the_highest_level_that_fits_each_image(sizes, budget):
     calls = []
 
-    def encode(level: int) -> bytes:
-        calls.append(level)
-        return bytes(sizes[level])
+    def encode(levels: list[int]) -> list[bytes]:
+        calls.append(levels)
+        return [bytes(of_image[level]) for of_image, level in zip(sizes, levels, strict=True)]
 
-    if sizes[0] > budget:
-        with pytest.raises(UserError, match=f"has {sizes[0]} bytes, more than {budget}"):
-            highest_within(encode, len(sizes) - 1, budget)
-    else:
-        found = highest_within(encode, len(sizes) - 1, budget)
-        assert len(found) == max(size for size in sizes if size <= budget)
-    assert len(calls) <= 2 + math.ceil(math.log2(len(sizes)))
+    found = highest_within(encode, len(sizes), 8, budget)
+    for stream, of_image in zip(found, sizes, strict=True):
+        fitting = [size for size in of_image if size <= budget]
+        assert (None if stream is None else len(stream)) == max(fitting, default=None)
+    assert len(calls) <= 1 + math.ceil(math.log2(9))
+
+
+def test_each_image_of_a_batch_may_have_its_level(edge):
+    y = 3 * torch.randn(3, CHANNELS, 4, 4)
+    mixed = edge.pack(y, [32, 0, 7])
+    assert mixed == [edge.pack(one[None], level)[0] for one, level in zip(y, (32, 0, 7), strict=True)]
 
 
 def test_stream_within_a_budget_runs_the_encoder_once():
@@ -221,3 +228,5 @@ def test_stream_within_a_budget_runs_the_encoder_once():
     budget = (smallest + largest) // 2
     assert smallest <= len(edge.encode_within(x, budget)) <= budget
     assert len(runs) == 1
+    with pytest.raises(UserError, match=f"has {smallest} bytes, more than {smallest - 1}"):
+        edge.encode_within(x, smallest - 1)

@@ -32,22 +32,28 @@ def test_the_listed_commands_are_those_of_the_runs_that_are_not_done(write_sweep
         str(ROOT / "config/quickstart/phd_resnet.yaml"),
         {"lmbda": [0.1, 0.2], "dataset_root": "my photos"},
     )
-    path = write_sweep([{"configs": [config], "set": settings, "gpus": 2}])
+    guided = {"configs": [str(ROOT / "config/quickstart/sg_resnet.yaml")], "set": {"map_root": str(tmp_path / "maps")}}
+    maps = {str(tmp_path / "maps"): {"config": "a.yaml", "input": "images"}}
+    path = write_sweep([{"configs": [config], "set": settings}, guided], maps=maps)
     monkeypatch.setattr(Run, "is_done", lambda run: run.lmbda == 0.1)
     sweep.main([str(path), "--list", "--device", "cuda"])
-    (line,) = capsys.readouterr().out.splitlines()
-    words = shlex.split(line)
-    assert words[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    args = get_argparser().parse_args(words[6:])
+    printed = capsys.readouterr()
+    (line,) = printed.out.splitlines()
+    args = get_argparser().parse_args(shlex.split(line)[2:])
     assert args.set == ["lmbda=0.2", 'dataset_root="my photos"'] and args.run_dir == tmp_path / "runs/phd_resnet-0.2"
-    assert not (tmp_path / "rows.csv").exists()
+    assert args.resume and args.device == "cuda" and not (tmp_path / "rows.csv").exists()
+    assert "1 runs need these maps first" in printed.err and f"--output={tmp_path / 'maps'}" in printed.err
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "manifest.json").touch()
+    sweep.main([str(path), "--list"])
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_number_of_gpus_is_a_whole_number(write_sweep, capsys):
+def test_a_run_has_one_gpu_or_none(write_sweep, capsys):
     config = str(ROOT / "config/quickstart/phd_resnet.yaml")
     with pytest.raises(SystemExit):
-        sweep.main([str(write_sweep([{"configs": [config], "gpus": 0.5}]))])
-    assert "gpus of a group is 0.5; expected a whole number" in capsys.readouterr().err
+        sweep.main([str(write_sweep([{"configs": [config], "gpus": 2}]))])
+    assert "gpus of a group is 2; expected 0 or 1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

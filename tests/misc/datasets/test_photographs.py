@@ -50,6 +50,8 @@ def test_what_serves_is_copied_and_the_rest_is_counted(folders, capsys):
 def test_mistakes_are_named(folders):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         write_photographs([folders / "nowhere"], folders / "val", folders / "photographs")
+    with pytest.raises(UserError, match=r"val lie in .*, whose images would be trained on"):
+        write_photographs([folders], folders / "val", folders / "photographs")
     (folders / "more" / "dogs").mkdir(parents=True)
     with pytest.raises(UserError, match="several folders are called dogs"):
         write_photographs([folders / "dogs", folders / "more/dogs"], folders / "val", folders / "photographs")

@@ -35,6 +35,23 @@ def test_wordnet_numbers_become_words_and_unknown_ones_stay(root):
     assert names(TINY, root, 3) == ["goldfish", "computer keyboard", "n99999999"]
 
 
+OWN = "config/own/phd.yaml"
+
+
+def test_a_class_map_gives_the_order(root):
+    add_classes(root, "ant", "bee", "cat")
+    (root / "classes.yaml").write_text("{ant: 2, bee: 0, cat: 1}")
+    assert names(OWN, root, 3, f"class_map={root / 'classes.yaml'}") == ["bee", "cat", "ant"]
+    (root / "classes.yaml").write_text("{ant: 2, bee: 0, cat: 5}")
+    assert names(OWN, root, 6, f"class_map={root / 'classes.yaml'}") is None
+
+
+def test_some_of_imagenets_folders_have_all_of_its_names(root):
+    add_classes(root, "n01443537", "n15075141")
+    assert names(OWN, root, 1000)[1] == "goldfish"
+    assert names(OWN, root, 10) is None
+
+
 def test_another_number_of_folders_gives_no_names(root):
     add_classes(root, "a", "b")
     assert names(TINY, root, 3) is None

@@ -135,9 +135,13 @@ def test_an_unknown_codec_is_named():
 def test_an_item_holds_every_setting_of_an_image(photo, tmp_path):
     (tmp_path / "ant").mkdir()
     photo.save(tmp_path / "ant" / "0.png")
+    (tmp_path / "classes.yaml").write_text("ant: 5")
     x, label, sizes = CodedImages(ImageFolder(tmp_path, pil_to_tensor), SETTINGS)[0]
     assert x.shape == (len(SETTINGS), 3, 48, 64)
     assert label == 0
+    of_classifier = ImageFolder(tmp_path, pil_to_tensor)
+    of_classifier.set_labels(8, tmp_path / "classes.yaml")
+    assert CodedImages(of_classifier, SETTINGS)[0][1] == 5
     coded = [setting.round_trip(photo) for setting in SETTINGS]
     assert sizes.tolist() == [one.num_bytes for one in coded]
     assert torch.equal(x[-1], pil_to_tensor(coded[-1].image))
