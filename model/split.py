@@ -57,8 +57,8 @@ def create_split_classifier(
     entropy_model: EntropyModel,
     decoder: nn.Module | str,
     backbone: dict,
-    blueprint: dict | None = None,
     trained_parts: dict | None = None,
+    blueprint: dict | None = None,
 ) -> SplitClassifier:
     """Compose a student around the tail of a backbone.
 
@@ -67,8 +67,8 @@ def create_split_classifier(
         entropy_model: the prior.
         decoder: g_s, whose output must have the shape of the backbone's feature at the cut; or "auto".
         backbone: arguments of `model.backbone.create_backbone`.
-        blueprint: with "auto", arguments of the decoder (`model.blueprint.decoder_for`).
         trained_parts: arguments of `load_parts`, to start from parts of another student.
+        blueprint: with "auto", arguments of the decoder (`model.blueprint.decoder_for`).
 
     Raises:
         UserError: the parts do not fit each other; the message gives both shapes.
