@@ -1,5 +1,6 @@
 """Weight files: safetensors, written atomically; a student's file leaves out a frozen tail, which is its teacher's."""
 
+import argparse
 import hashlib
 import json
 import pickle
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import safetensors
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -108,7 +110,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"no weights at {path}: check the path")
     try:
-        state = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm's training script keeps its arguments
+            state = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
         return {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
     except (SafetensorError, RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is not a weights file (safetensors, or a state dict of tensors alone)") from error
