@@ -50,8 +50,8 @@ class EdgeHalf(CodedModel):
         """
         size, payloads = tuple(y.shape[-2:]), self.entropy_model.compress(y, level)
         levels = level if isinstance(level, Sequence) else [level] * len(y)
-        streams = (Stream(self.fingerprint(), size, *each) for each in zip(payloads, levels, strict=True))
-        return list(map(pack, streams))
+        fingerprint = self.fingerprint()
+        return [pack(Stream(fingerprint, size, *each)) for each in zip(payloads, levels, strict=True)]
 
     @torch.inference_mode()
     def encode_within(self, x: Tensor, max_bytes: int) -> bytes:
