@@ -39,6 +39,7 @@ def get_argparser() -> argparse.ArgumentParser:
     )
     photographs.add_argument("--val", required=True, type=Path, metavar="DIR", help="with a folder per class")
     photographs.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/ and val/")
+    photographs.add_argument("--at_most", type=int, metavar="N", help="draw N of the training images (default: all)")
     photographs.set_defaults(prepare=prepare_photographs)
     return parser
 
@@ -75,7 +76,9 @@ def prepare_imagenet(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare_photographs(args: argparse.Namespace) -> dict[str, Any]:
-    return write_photographs(args.train, args.val, args.output)
+    if args.at_most is not None and args.at_most < 1:
+        raise UserError(f"--at_most is {args.at_most}: expected 1 or more training images")
+    return write_photographs(args.train, args.val, args.output, args.at_most)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 
 Rates are everything sent per image. A curve is a method's rows; rows that differ in nothing but the seed are averaged.
 Bytes at an accuracy and BD-rates are read from the curves by monotone interpolation (`misc/evaluation/curves.py`); a
-negative BD-rate means fewer bytes than the anchor at equal top-1. Times over a link are given for two students, the
-smallest with a loss of at most half a point and of at most two; if there is none, for the one with the least loss.
-Codecs that never reach its top-1 are left out. Methods whose runs begin with the same weights as those of `--reference`
-are compared with it seed by seed (`misc/reports/paired.py`).
+negative BD-rate means fewer bytes than the anchor at equal top-1. For each of `--losses`, times over a link are given
+for the smallest student that loses no more; if there is none, for the one with the least loss. Codecs that never reach
+its top-1 are left out. Methods whose runs begin with the same weights as those of `--reference` are compared with it
+seed by seed (`misc/reports/paired.py`).
 """
 
 import argparse
@@ -22,6 +22,7 @@ from misc.sweeps.table import read_rows
 
 ANCHOR = "Entropic Student"
 REFERENCE = "second half, no weights"
+LOSSES = [0.5, 2.0]
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -33,6 +34,8 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("--anchors", nargs="+", metavar="METHOD", help=anchors)
     reference = f"method that others with the same beginnings are compared with, seed by seed (default: {REFERENCE})"
     parser.add_argument("--reference", metavar="METHOD", help=reference)
+    losses = "points of top-1 below the teacher at which bytes and times are given (default: 0.5 2)"
+    parser.add_argument("--losses", nargs="+", type=float, default=LOSSES, metavar="POINTS", help=losses)
     runs = "the sweep's run folders: adds training curves and, with the data set, a student's bit allocation"
     parser.add_argument("--runs", type=Path, metavar="DIR", help=runs)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = read_rows(args.results)
     reference = reference_among(rows, args.reference, REFERENCE)
     anchors = anchors_among(rows, reference, args.anchors, ANCHOR)
-    report = analyse(rows, read_points(args.codecs), anchors, reference)
+    report = analyse(rows, read_points(args.codecs), anchors, reference, sorted(set(args.losses)))
     if not anchors:
         print(f"notice: no curve named {ANCHOR}*: BD-rates against codecs alone; see --anchors", file=sys.stderr)
     if not report.paired:

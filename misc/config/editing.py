@@ -10,6 +10,8 @@ from misc.config.nodes import FLOAT_TAG, MERGE_TAG, TEXT_TAGS, described, edges,
 from misc.config.reading import compose
 from misc.errors import UserError, did_you_mean
 
+AUTO = "auto"  # a value for the program to choose
+
 
 def flatten_merges(node: Node, done: set[int]) -> None:
     """Replace every `<<: *x` by x's own entries, so that only aliases remain.
@@ -126,10 +128,10 @@ def _kept(old: Node, new: Node, source: str) -> dict[str, str]:
     """Return the attributes that `new` must take over from `old`: the tag of a text, or being a float.
 
     Raises:
-        UserError: the types differ; only null may replace, or be replaced by, anything.
+        UserError: the types differ; only null and auto may replace, or be replaced by, anything.
     """
     was, now = kind_of(old), kind_of(new)
-    if "null" in (was, now):
+    if "null" in (was, now) or AUTO in (old.value, new.value):
         return {}
     if isinstance(new, ScalarNode) and isinstance(old, ScalarNode) and old.tag in TEXT_TAGS:
         return {} if new.tag in TEXT_TAGS else {"tag": old.tag}

@@ -1,9 +1,10 @@
 """Photographs without labels, gathered from folders of any kind, for head distillation."""
 
+import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ LEAST_SIDE = 200
 VAL_OF_IMAGENET = re.compile(r"ILSVRC2012_val_\d+")
 
 
-def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[str, Any]:
+def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: int | None = None) -> dict[str, Any]:
     """Write train/<source>/..., val/<class>/... and manifest.json.
 
     Of each source, every image is kept that can be read and whose shorter side has 200 pixels or more. ImageNet's
@@ -29,9 +30,11 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[st
         sources: folders with images at any depth.
         val: folder of class folders, copied as it is.
         root: folder to write to, which appears when complete.
+        at_most: of more images of all sources together, so many are drawn at random, always the same ones.
 
     Returns:
-        The manifest: for each source how many images were kept, small, unreadable or of ImageNet's validation set.
+        The manifest: for each source how many images were kept, not drawn, small, unreadable or of ImageNet's
+        validation set.
 
     Raises:
         UserError: a folder that is missing, validation images in a source, two sources of one name, or `root` holds
@@ -44,11 +47,21 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[st
             raise UserError(f"the validation images in {val} lie in {folder}, whose images would be trained on")
     names = [source.resolve().name for source in sources]
     wanted = {"train": sorted(str(source.resolve()) for source in sources), "val": str(val.resolve())}
+    wanted |= {} if at_most is None else {"at_most": at_most}
     if doubled := [name for name, times in Counter(names).items() if times > 1]:
         raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
 
     def write(folder: Path) -> dict[str, Any]:
-        counts = {name: _gather(source, folder / "train" / name) for name, source in zip(names, sources, strict=True)}
+        kinds = {path: kind for source in sources for path, kind in _kinds(source)}
+        good = [path for path, kind in kinds.items() if kind == "kept"]
+        if at_most is not None and at_most < len(good):
+            drawn = set(random.Random(0).sample(good, at_most))
+            kinds |= {path: "not drawn" for path in good if path not in drawn}
+        counts = {}
+        for name, source in zip(names, sources, strict=True):
+            own = {path: kind for path, kind in kinds.items() if path.is_relative_to(source)}
+            counts[name] = {"kept": 0, **Counter(own.values())}
+            _copy([path for path, kind in own.items() if kind == "kept"], source, folder / "train" / name)
         shutil.copytree(val, folder / "val", dirs_exist_ok=True)
         num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in (folder / "val").rglob("*"))
         return {"sources": counts, "num_train": sum(each["kept"] for each in counts.values()), "num_val": num_val}
@@ -56,17 +69,17 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path) -> dict[st
     return make_data_set(root, {"data_set": "photographs", **wanted}, write)
 
 
-def _gather(source: Path, target: Path) -> dict[str, int]:
+def _kinds(source: Path) -> list[tuple[Path, str]]:
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
     with ThreadPoolExecutor() as pool:
-        kinds = pool.map(_kind, paths)
-        found = list(zip(paths, progress_bar(kinds, source.name, len(paths)), strict=True))
-    for path, kind in found:
-        if kind == "kept":
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    return {"kept": 0, **Counter(kind for _, kind in found)}
+        return list(zip(paths, progress_bar(pool.map(_kind, paths), source.name, len(paths)), strict=True))
+
+
+def _copy(paths: Iterable[Path], source: Path, target: Path) -> None:
+    for path in paths:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def _kind(path: Path) -> str:

@@ -3,7 +3,8 @@
 Several ranks may share the images: each evaluates its loader's part, and all return the results over the whole set.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
@@ -50,33 +51,41 @@ def labels_of(targets: Tensor | dict) -> Tensor:
 
 @dataclass
 class Accuracy:
-    """Counts of top-1 and top-5 hits; with K < 5 classes, top-5 is top-K."""
+    """Top-1 and top-5 hits; with K < 5 classes, top-5 is top-K.
 
-    images: int = 0
-    top1: int = 0
+    Attributes:
+        hits: whether the most probable class is the image's own, for each image.
+        top5: number of images whose class is among the five most probable ones.
+    """
+
+    hits: list[bool] = field(default_factory=list)
     top5: int = 0
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.hits)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: logits (B, K), labels (B,)."""
         ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        self.images += len(labels)
-        self.top1 += int(ranked[:, 0].sum())
+        self.hits += ranked[:, 0].tolist()
         self.top5 += int(ranked.any(1).sum())
 
     def of_all(self, ranks: Ranks) -> "Accuracy":
-        """Return the counts summed over all ranks."""
-        return Accuracy(*map(int, ranks.sum([self.images, self.top1, self.top5])))
+        """Return the hits of all ranks, in rank order."""
+        return Accuracy(ranks.gather(self.hits), int(ranks.sum([self.top5])[0]))
 
     def percent(self) -> tuple[float, float]:
         """Return top-1 and top-5."""
-        return 100 * self.top1 / self.images, 100 * self.top5 / self.images
+        return 100 * sum(self.hits) / self.images, 100 * self.top5 / self.images
 
 
 @torch.inference_mode()
 def evaluate_classifier(
     model: nn.Module, loader: DataLoader, device: torch.device, description: str, ranks: Ranks = ALONE
-) -> dict[str, float]:
-    """Return images, their number, and top1 and top5, in percent, of a classifier."""
+) -> dict[str, Any]:
+    """Return images, their number, top1 and top5, in percent, and hits, whether top-1 is right for each image."""
     model.eval()
     accuracy = Accuracy()
     with progress_bar(None, description, len(loader.dataset)) as bar:
@@ -85,4 +94,4 @@ def evaluate_classifier(
             advance(bar, len(x) * ranks.world_size)
     accuracy = accuracy.of_all(ranks)
     top1, top5 = accuracy.percent()
-    return {"images": accuracy.images, "top1": top1, "top5": top5}
+    return {"images": accuracy.images, "top1": top1, "top5": top5, "hits": accuracy.hits}

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
+from scipy import stats
 from torch import nn
 from torch.utils.data import DataLoader
 from torchdistill.datasets.util import build_data_loader
@@ -22,6 +24,8 @@ from misc.files import write_atomically
 from misc.progress import advance, progress_bar
 from model.coding.bitstream import unpack
 from model.split import SplitClassifier
+
+CONFIDENCE = 0.95  # of intervals
 
 
 def evaluate(
@@ -73,11 +77,13 @@ def evaluate(
         results["model"] = evaluate_classifier(trained, loader, device, "model", ranks)
     if not ranks.first:
         return
-    for name in ("student", "model"):
-        if "teacher" in results and name in results:
-            results["predictive_loss"] = results["teacher"]["top1"] - results[name]["top1"]
-    for row in results.get("levels", ()) if "teacher" in results else ():
-        row["predictive_loss"] = results["teacher"]["top1"] - row["top1"]
+    tested = [*results.get("levels", ()), *(results[name] for name in ("student", "model") if name in results)]
+    if "teacher" in results:
+        for row in tested:
+            row |= predictive_loss(results["teacher"]["hits"], row["hits"])
+        results |= {name: tested[-1][name] for name in ("predictive_loss", "predictive_loss_margin")}
+    for row in [*tested, results.get("teacher", {})]:
+        row.pop("hits", None)  # needed for the comparison alone
     print(f"\nTest on {len(loader.dataset):,} images\n{results_table(results)}\n")
     if "levels" in results:
         print(f"{levels_table(results['levels'], anchors or {})}\n")
@@ -92,6 +98,23 @@ def evaluation_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
     return build_data_loader(config["datasets"][loader_config["dataset_id"]], loader_config, distributed=False)
 
 
+def predictive_loss(teacher: Sequence[bool], student: Sequence[bool]) -> dict[str, float | None]:
+    """Return the teacher's top-1 minus the student's, in points, and half the width of its 95 % confidence interval.
+
+    The interval is that of the mean of paired differences (Student's t, `scipy.stats.ttest_rel`), which images that
+    both classify alike, most of them, do not widen. A single image has none (None).
+
+    Args:
+        teacher: whether each image is classified right.
+        student: the same, of the same images in the same order.
+    """
+    loss = 100 * (sum(teacher) - sum(student)) / len(teacher)
+    if len(teacher) == 1:
+        return {"predictive_loss": loss, "predictive_loss_margin": None}
+    low, high = stats.ttest_rel(np.double(teacher), np.double(student)).confidence_interval(CONFIDENCE)
+    return {"predictive_loss": loss, "predictive_loss_margin": 100 * float(high - low) / 2}
+
+
 def _level(trained: nn.Module, rate: float | None) -> int | None:
     if isinstance(trained, SplitClassifier):
         return trained.entropy_model.level_of(rate)
@@ -102,7 +125,7 @@ def _level(trained: nn.Module, rate: float | None) -> int | None:
 
 def evaluate_levels(
     student: SplitClassifier, loader: DataLoader, device: torch.device, ranks: Ranks = ALONE
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Return `evaluate_student` at every trained level of a model of variable rate, with rate, level and lmbda.
 
     The middle level, the default of encoders, is among them even where no level was trained there.
@@ -123,16 +146,17 @@ def evaluate_student(
     device: torch.device,
     ranks: Ranks = ALONE,
     level: int | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Encode every image to a bitstream, decode it, and classify.
 
     The coder's tables must exist (`update()`). A model of variable rate is evaluated at `level`, by default its middle.
 
     Returns:
-        images; top1, top5 in percent; strings_kb (the entropy-coded strings alone, as the paper counts), sent_kb (the
-        whole stream) and their standard deviations over images, 1 kB = 1024 bytes; bpp_bytes and bpp_likelihood, bits
-        per pixel of the network's input from the strings and from the likelihoods; edge_parameters, edge_kb (float32)
-        and edge_kb_times_data_kb, the product of the encoder's size and strings_kb.
+        images; top1, top5 in percent; hits, whether top-1 is right for each image; strings_kb (the entropy-coded
+        strings alone, as the paper counts), sent_kb (the whole stream) and their standard deviations over images, 1 kB
+        = 1024 bytes; bpp_bytes and bpp_likelihood, bits per pixel of the network's input from the strings and from the
+        likelihoods; edge_parameters, edge_kb (float32) and edge_kb_times_data_kb, the product of the encoder's size and
+        strings_kb.
     """
     student.eval()
     accuracy = Accuracy()
@@ -161,6 +185,7 @@ def evaluate_student(
         "images": accuracy.images,
         "top1": top1,
         "top5": top5,
+        "hits": accuracy.hits,
         "strings_kb": float(strings_kb.mean()),
         "strings_kb_std": float(strings_kb.std(correction=0)),
         "sent_kb": float(sent_kb.mean()),
@@ -180,7 +205,7 @@ def results_table(results: dict) -> str:
         if name in results:
             rows.append((f"{name} top-1 / top-5", f"{results[name]['top1']:.2f} % / {results[name]['top5']:.2f} %"))
     if "predictive_loss" in results:
-        rows.append(("predictive loss", f"{results['predictive_loss']:.2f} points"))
+        rows.append(("predictive loss", f"{_with_margin(results)} points"))
     if "student" in results:
         rows += _size_rows(results["student"])
     if "latency" in results:
@@ -192,9 +217,11 @@ def results_table(results: dict) -> str:
 
 def levels_table(levels: Sequence[dict], anchors: Mapping[str, Sequence[Point]]) -> str:
     """Lay the curve of `evaluate_levels` out as text, with its BD-rate against each anchor."""
-    lines = ["  rate    lmbda  bytes sent  top-1"]
+    against_teacher = "predictive_loss" in levels[0]
+    lines = [f"  rate    lmbda  bytes sent    top-1{'  predictive loss' * against_teacher}"]
     lines += [
         f"  {row['rate']:.2f}  {row['lmbda']:7.4g}  {row['sent_kb'] * KILOBYTE:10.1f}  {row['top1']:.2f} %"
+        f"{f'  {_with_margin(row):>15}' if against_teacher else ''}"
         for row in levels
     ]
     points = [Point(row["sent_kb"] * KILOBYTE, row["top1"]) for row in levels]
@@ -205,6 +232,12 @@ def levels_table(levels: Sequence[dict], anchors: Mapping[str, Sequence[Point]])
             text = f"{found.percent:+.1f} % ({found.low:.2f} to {found.high:.2f} % top-1)"
         lines.append(f"  BD-rate against {name}: {text}")
     return "\n".join(lines)
+
+
+def _with_margin(results: dict) -> str:
+    """Return the loss in points, with the margin of its 95 % interval if there is one."""
+    margin = results.get("predictive_loss_margin")
+    return f"{results['predictive_loss']:.2f}{'' if margin is None else f' ± {margin:.2f}'}"
 
 
 def _size_rows(student: dict) -> list[tuple[str, str]]:

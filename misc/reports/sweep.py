@@ -16,8 +16,6 @@ from misc.reports.link import Route, codec_routes
 from misc.reports.page import render
 from misc.reports.paired import RULE, Comparison, comparisons, conclusion, paired_table, without_compared
 from misc.reports.sweep_tables import (
-    LOSSES,
-    SMALL_LOSS,
     bd_rate_table,
     curves_table,
     reading_note,
@@ -46,7 +44,7 @@ class Report:
         anchors: methods to compare the curves with; all codecs are anchors too.
         teacher: top-1 in percent.
         images: number of test images.
-        chosen: the recommended student for each loss in `LOSSES`.
+        chosen: the recommended student for each loss of top-1, in points, that the report looks at.
         routes: the routes from image to answer that are compared with it, for each loss.
         paired: methods compared seed by seed, the reference first; [] if there are none.
     """
@@ -64,14 +62,22 @@ class Report:
     @property
     def note(self) -> str:
         """How to read the tables."""
-        return reading_note(self.teacher, self.images)
+        return reading_note(self.teacher, self.images, list(self.chosen))
 
     @property
     def tables(self) -> list[list[list[str]]]:
         """The table of the curves, and that of their BD-rates."""
         curves = {name: [student.point for student in students] for name, students in self.students.items()}
         curves |= self.codecs
-        return [curves_table(curves, self.teacher), bd_rate_table(curves, [*self.anchors, *self.codecs])]
+        return [
+            curves_table(curves, self.teacher, list(self.chosen)),
+            bd_rate_table(curves, [*self.anchors, *self.codecs]),
+        ]
+
+    @property
+    def best(self) -> SweepRow:
+        """The student recommended for the smallest loss."""
+        return self.chosen[min(self.chosen)]
 
     def times(self, loss: float) -> list[list[str]]:
         """Return the table of the times over a link for the student of a loss."""
@@ -79,7 +85,11 @@ class Report:
 
 
 def analyse(
-    rows: Sequence[SweepRow], points: Sequence[CodecPoint], anchors: Sequence[str], reference: str | None
+    rows: Sequence[SweepRow],
+    points: Sequence[CodecPoint],
+    anchors: Sequence[str],
+    reference: str | None,
+    losses: Sequence[float],
 ) -> Report:
     """Compare the runs of a sweep with each other and with image codecs.
 
@@ -88,6 +98,7 @@ def analyse(
         points: all codecs.
         anchors: methods for BD-rates, as `anchors_among` returns them.
         reference: method of the comparison seed by seed, as `reference_among` returns it.
+        losses: of top-1, in points: a student is recommended for each.
 
     Raises:
         UserError: nothing was run, a student was not timed, or the students and codecs differ in teacher or images.
@@ -99,7 +110,7 @@ def analyse(
     teacher, images = teacher_top1(rows), _number_of_images(rows)
     check_same_test(points, teacher, images)
     codecs = by_codec(points)
-    chosen = {loss: recommended(curve_rows, loss) for loss in LOSSES}
+    chosen = {loss: recommended(curve_rows, loss) for loss in losses}
     return Report(
         rows=rows,
         students=students,
@@ -160,14 +171,14 @@ def files_of(report: Report, runs: Path | None) -> dict[str, bytes]:
         "summary.md": summary(report).encode(),
         "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(report.students, report.codecs, report.teacher)),
     }
-    for loss in LOSSES:
+    for loss in report.chosen:
         files[f"times_{loss:g}.md"] = markdown(report.times(loss)).encode()
         files[f"times_{loss:g}.svg"] = plots.rendered(plots.times_over_a_link(report.routes[loss]))
     if report.paired:
         files["weights.svg"] = plots.rendered(plots.differences(report.paired))
     if runs:
         files["training.svg"] = plots.rendered(plots.training_curves(report.rows, runs))
-        files |= _spending(runs, report.chosen[SMALL_LOSS])
+        files |= _spending(runs, report.best)
     return {**files, "index.html": _page(report, has_pictures=runs is not None)}
 
 
@@ -209,7 +220,7 @@ def _page(report: Report, has_pictures: bool) -> bytes:
         note=report.note,
         choices=choices,
         comparison=comparison,
-        pictured=report.chosen[SMALL_LOSS].run if has_pictures else None,
+        pictured=report.best.run if has_pictures else None,
         runs=runs_table(report.rows),
     )
 

@@ -7,19 +7,16 @@ from misc.evaluation.curves import LEAST_OVERLAP, Point, bd_rate, bytes_at
 from misc.reports.link import BANDWIDTHS, Route
 from misc.sweeps.table import NOT_RUN, SweepRow, shown
 
-SMALL_LOSS = 0.5  # points of top-1
-LOSSES = (SMALL_LOSS, 2.0)
 
-
-def curves_table(curves: Mapping[str, Sequence[Point]], teacher: float) -> list[list[str]]:
-    """Return one row per curve: its ranges, and its bytes at small losses against the teacher's top-1."""
-    table = [["", "points", "bytes/image", "top-1 %", *(f"bytes at {loss:g} loss" for loss in LOSSES)]]
+def curves_table(curves: Mapping[str, Sequence[Point]], teacher: float, losses: Sequence[float]) -> list[list[str]]:
+    """Return one row per curve: its ranges, and its bytes at losses, in points, against the teacher's top-1."""
+    table = [["", "points", "bytes/image", "top-1 %", *(f"bytes at {loss:g} loss" for loss in losses)]]
     for name, points in curves.items():
         ranges = [
             range_of([point.bytes_per_image for point in points], ",.0f"),
             range_of([point.top1 for point in points], ".1f"),
         ]
-        table.append([name, str(len(points)), *ranges, *(size_at(points, teacher - loss) for loss in LOSSES)])
+        table.append([name, str(len(points)), *ranges, *(size_at(points, teacher - loss) for loss in losses)])
     return table
 
 
@@ -34,14 +31,16 @@ def bd_rate_table(curves: Mapping[str, Sequence[Point]], anchors: Sequence[str])
     return table
 
 
-def reading_note(teacher: float, images: int) -> str:
+def reading_note(teacher: float, images: int, losses: Sequence[float]) -> str:
     """Return how to read the tables, and the standard error of an accuracy over so many images."""
     chance = teacher / 100
+    *most, last = (f"{loss:g}" for loss in losses)
+    named = f"{', '.join(most)} and {last}" if most else last
     error = 100 * math.sqrt(chance * (1 - chance) / images)
     return (
         "Bytes are everything sent per image; of a codec that is a whole file, headers included, and its images go to "
         "the untouched teacher. Bytes at a loss: where the curve crosses "
-        f"{' and '.join(f'{loss:g}' for loss in LOSSES)} points below the teacher. BD-rate against an anchor: "
+        f"{named} points below the teacher. BD-rate against an anchor: "
         "Bjontegaard delta, in brackets the top-1 over which it is taken; empty where two curves share less than "
         f"{LEAST_OVERLAP:g} point. Curves are monotone cubics through the points that no cheaper one equals or beats. "
         f"Each top-1 is of {images:,} images, on which the best epochs were chosen too; its standard error is about "

@@ -33,6 +33,7 @@ class SweepRow(NamedTuple):
         top1: percent, after decoding real bitstreams.
         top5: percent.
         predictive_loss: the teacher's top-1 minus this one, in points.
+        predictive_loss_margin: half the width of its 95 % confidence interval over the test images, in points.
         first_loss: mean training loss of the first epoch.
         last_loss: mean training loss of the last epoch.
         training_s: duration of all epochs in seconds.
@@ -57,6 +58,7 @@ class SweepRow(NamedTuple):
     top1: float | None = None
     top5: float | None = None
     predictive_loss: float | None = None
+    predictive_loss_margin: float | None = None
     first_loss: float | None = None
     last_loss: float | None = None
     training_s: int | None = None
@@ -132,12 +134,14 @@ def rows_of(run: Run) -> list[SweepRow]:
 
 
 def _with_results(row: SweepRow, run: Run, test: dict, tested: dict, epochs: list[dict]) -> SweepRow:
-    loss = tested.get("predictive_loss", test.get("predictive_loss"))
+    compared = tested if "predictive_loss" in tested else test
+    loss, margin = (compared.get(name) for name in ("predictive_loss", "predictive_loss_margin"))
     row = row._replace(
         images=tested["images"],
         top1=round(tested["top1"], 3),
         top5=round(tested["top5"], 3),
         predictive_loss=None if loss is None else round(loss, 3),
+        predictive_loss_margin=None if margin is None else round(margin, 3),
         first_loss=round(epochs[0]["loss"], 1),
         last_loss=round(epochs[-1]["loss"], 1),
         training_s=round(sum(epoch["seconds"] for epoch in epochs)),

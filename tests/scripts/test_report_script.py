@@ -122,6 +122,16 @@ def test_another_reference_may_be_named(files, tmp_path, capsys):
     assert "as those of 'ours': nothing is compared seed by seed" in capsys.readouterr().err
 
 
+def test_losses_may_be_named(files, tmp_path, capsys):
+    results, codecs = files
+    report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page"), "--losses", "5", "1", "2"])
+    summary = (tmp_path / "page" / "summary.md").read_text()
+    assert "| bytes at 1 loss | bytes at 2 loss | bytes at 5 loss |" in summary
+    assert "where the curve crosses 1, 2 and 5 points below the teacher" in summary
+    assert "At most 5 points of loss: ours-1-0 (60.00 %, 5.00 points), ms" in capsys.readouterr().out
+    assert (tmp_path / "page" / "times_5.svg").is_file()
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "message"),
     [

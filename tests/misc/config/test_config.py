@@ -320,6 +320,14 @@ def test_null_replaces_anything_and_anything_null(write):
     assert data["train"]["stage2"]["scheduler"] is None
 
 
+def test_auto_and_a_call_replace_each_other(write):
+    call = "!import_call {key: collections.Counter, init: {kwargs: {size: 8}}}"
+    path = replaced(write, "num_classes: 10", f"decoder: auto, encoder: {call}")
+    student = "models.student_model.kwargs"
+    data = load_config(path, [f"{student}.decoder={call}", f"{student}.encoder=auto"]).data
+    assert data["models"]["student_model"]["kwargs"] == {"decoder": {"size": 8}, "encoder": "auto"}
+
+
 def test_text_of_join_may_be_given_whole(base):
     model = "models.student_model"
     assert load_config(base, [f"{model}.src_ckpt=a.pt"]).data["models"]["student_model"]["src_ckpt"] == "a.pt"

@@ -47,7 +47,25 @@ def test_what_serves_is_copied_and_the_rest_is_counted(folders, capsys):
     assert len(ImageFolder(root / "train", labelled=False)) == 3
 
 
+def test_a_part_is_always_the_same(folders):
+    for number in range(30):
+        Image.new("RGB", (200, 200), (number, 0, 0)).save(folders / f"dogs/{number:02}.png")
+    sources = [folders / "dogs", folders / "flowers"]
+    first = write_photographs(sources, folders / "val", folders / "first", at_most=10)
+    assert first["num_train"] == 10 == sum(each["kept"] for each in first["sources"].values())
+    assert sum(each.get("not drawn", 0) for each in first["sources"].values()) == 23
+    write_photographs(sources, folders / "val", folders / "second", at_most=10)
+    images = [
+        sorted(p.relative_to(folders / root) for p in (folders / root).rglob("*.*")) for root in ("first", "second")
+    ]
+    assert images[0] == images[1]
+    assert write_photographs(sources, folders / "val", folders / "all", at_most=99)["num_train"] == 33
+
+
 def test_mistakes_are_named(folders):
+    with pytest.raises(SystemExit):
+        flags = ["--train", str(folders / "dogs"), "--val", str(folders / "val"), "--at_most", "0"]
+        prepare_dataset.main(["photographs", *flags, "--output", str(folders / "photographs")])
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         write_photographs([folders / "nowhere"], folders / "val", folders / "photographs")
     with pytest.raises(UserError, match=r"val lie in .*, whose images would be trained on"):

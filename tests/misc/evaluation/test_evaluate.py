@@ -1,5 +1,9 @@
+import math
+
+import pytest
+
 from misc.evaluation.curves import Point
-from misc.evaluation.evaluate import levels_table, results_table
+from misc.evaluation.evaluate import levels_table, predictive_loss, results_table
 
 
 def test_table_lines_up():
@@ -17,3 +21,25 @@ def test_curve_and_bd_rates_as_text():
     assert lines[1].split() == ["0.00", "0.4", "50.0", "60.00", "%"]
     assert lines[4] == "  BD-rate against double: -50.0 % (60.00 to 66.00 % top-1)"
     assert lines[5].endswith("the curves share less than a point of top-1")
+
+
+def test_paired_interval_of_the_loss_by_hand():
+    teacher = [True] * 80 + [False] * 20
+    student = [True] * 70 + [False] * 10 + [True] * 5 + [False] * 15
+    found = predictive_loss(teacher, student)
+    assert found["predictive_loss"] == 5
+    deviation = math.sqrt((15 - 100 * 0.05**2) / 99)  # of 10 differences of 1, 5 of -1 and 85 of 0
+    assert found["predictive_loss_margin"] == pytest.approx(100 * 1.98422 * deviation / 10, rel=1e-5)
+
+
+def test_no_difference_in_any_image_has_no_width():
+    assert predictive_loss([True, False], [True, False]) == {"predictive_loss": 0, "predictive_loss_margin": 0}
+
+
+def test_one_image_has_no_interval():
+    assert predictive_loss([True], [False]) == {"predictive_loss": 100, "predictive_loss_margin": None}
+
+
+def test_loss_is_a_column_of_the_curve():
+    row = {"rate": 0, "lmbda": 0.4, "sent_kb": 1, "top1": 60, "predictive_loss": 1.5, "predictive_loss_margin": 0.75}
+    assert levels_table([row], {}).splitlines()[1].endswith("1024.0  60.00 %      1.50 ± 0.75")
