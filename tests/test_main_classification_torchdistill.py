@@ -167,7 +167,7 @@ def test_one_model_of_every_rate_trains_prints_its_curve_and_is_fine_tuned(comma
     run, tuned = tmp_path / "run", tmp_path / "tuned"
     arguments = command("variable_resnet", "--run_dir", str(run))
     main([*arguments, "--skip_ckpt", *one_epoch(1)])
-    assert "rate    lmbda  bytes sent  top-1" in capsys.readouterr().out
+    assert "rate    lmbda  bytes sent    top-1  predictive loss, 95 % interval\n" in capsys.readouterr().out
     tested = json.loads((run / "test.json").read_text())
     levels = tested["levels"]
     assert [round(row["lmbda"], 6) for row in levels] == [0.4, 0.2, 0.1, 0.05, 0.025]

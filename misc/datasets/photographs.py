@@ -46,8 +46,9 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
         if folder is not val and val.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the validation images in {val} lie in {folder}, whose images would be trained on")
     names = [source.resolve().name for source in sources]
-    wanted = {"train": sorted(str(source.resolve()) for source in sources), "val": str(val.resolve())}
-    wanted |= {} if at_most is None else {"at_most": at_most}
+    wanted: dict[str, Any] = {"train": sorted(str(source.resolve()) for source in sources), "val": str(val.resolve())}
+    if at_most is not None:
+        wanted["at_most"] = at_most
     if doubled := [name for name, times in Counter(names).items() if times > 1]:
         raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
 

@@ -77,13 +77,7 @@ def evaluate(
         results["model"] = evaluate_classifier(trained, loader, device, "model", ranks)
     if not ranks.first:
         return
-    tested = [*results.get("levels", ()), *(results[name] for name in ("student", "model") if name in results)]
-    if "teacher" in results:
-        for row in tested:
-            row |= predictive_loss(results["teacher"]["hits"], row["hits"])
-        results |= {name: tested[-1][name] for name in ("predictive_loss", "predictive_loss_margin")}
-    for row in [*tested, results.get("teacher", {})]:
-        row.pop("hits", None)  # needed for the comparison alone
+    _compare(results)
     print(f"\nTest on {len(loader.dataset):,} images\n{results_table(results)}\n")
     if "levels" in results:
         print(f"{levels_table(results['levels'], anchors or {})}\n")
@@ -108,11 +102,22 @@ def predictive_loss(teacher: Sequence[bool], student: Sequence[bool]) -> dict[st
         teacher: whether each image is classified right.
         student: the same, of the same images in the same order.
     """
-    loss = 100 * (sum(teacher) - sum(student)) / len(teacher)
+    loss = 100 * sum(teacher) / len(teacher) - 100 * sum(student) / len(student)
     if len(teacher) == 1:
         return {"predictive_loss": loss, "predictive_loss_margin": None}
     low, high = stats.ttest_rel(np.double(teacher), np.double(student)).confidence_interval(CONFIDENCE)
     return {"predictive_loss": loss, "predictive_loss_margin": 100 * float(high - low) / 2}
+
+
+def _compare(results: dict[str, Any]) -> None:
+    """Replace the hits of all results by what they say: the losses against the teacher, if it was tested; in place."""
+    tested = [*results.get("levels", ()), *(results[name] for name in ("student", "model") if name in results)]
+    if "teacher" in results:
+        for row in tested:
+            row |= predictive_loss(results["teacher"]["hits"], row["hits"])
+        results |= {name: tested[-1][name] for name in ("predictive_loss", "predictive_loss_margin")}
+    for row in [*tested, results.get("teacher", {})]:
+        row.pop("hits", None)
 
 
 def _level(trained: nn.Module, rate: float | None) -> int | None:
@@ -205,7 +210,7 @@ def results_table(results: dict) -> str:
         if name in results:
             rows.append((f"{name} top-1 / top-5", f"{results[name]['top1']:.2f} % / {results[name]['top5']:.2f} %"))
     if "predictive_loss" in results:
-        rows.append(("predictive loss", f"{_with_margin(results)} points"))
+        rows.append(("predictive loss", _loss_with_interval(results)))
     if "student" in results:
         rows += _size_rows(results["student"])
     if "latency" in results:
@@ -218,10 +223,10 @@ def results_table(results: dict) -> str:
 def levels_table(levels: Sequence[dict], anchors: Mapping[str, Sequence[Point]]) -> str:
     """Lay the curve of `evaluate_levels` out as text, with its BD-rate against each anchor."""
     against_teacher = "predictive_loss" in levels[0]
-    lines = [f"  rate    lmbda  bytes sent    top-1{'  predictive loss' * against_teacher}"]
+    lines = [f"  rate    lmbda  bytes sent    top-1{'  predictive loss, 95 % interval' * against_teacher}"]
     lines += [
         f"  {row['rate']:.2f}  {row['lmbda']:7.4g}  {row['sent_kb'] * KILOBYTE:10.1f}  {row['top1']:.2f} %"
-        f"{f'  {_with_margin(row):>15}' if against_teacher else ''}"
+        f"{f'  {_loss_with_margin(row):>30}' if against_teacher else ''}"
         for row in levels
     ]
     points = [Point(row["sent_kb"] * KILOBYTE, row["top1"]) for row in levels]
@@ -234,10 +239,15 @@ def levels_table(levels: Sequence[dict], anchors: Mapping[str, Sequence[Point]])
     return "\n".join(lines)
 
 
-def _with_margin(results: dict) -> str:
-    """Return the loss in points, with the margin of its 95 % interval if there is one."""
-    margin = results.get("predictive_loss_margin")
-    return f"{results['predictive_loss']:.2f}{'' if margin is None else f' ± {margin:.2f}'}"
+def _loss_with_interval(results: dict) -> str:
+    loss, margin = results["predictive_loss"], results["predictive_loss_margin"]
+    interval = "" if margin is None else f" (95 % interval {loss - margin:.2f} to {loss + margin:.2f})"
+    return f"{loss:.2f} points{interval}"
+
+
+def _loss_with_margin(results: dict) -> str:
+    loss, margin = results["predictive_loss"], results["predictive_loss_margin"]
+    return f"{loss:.2f}" if margin is None else f"{loss:.2f} ± {margin:.2f}"
 
 
 def _size_rows(student: dict) -> list[tuple[str, str]]:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import torch
 
+from misc.config.load import compose_config
+from misc.datasets.image_folder import ImageFolder
+from misc.deploy.class_names import class_names
 from misc.errors import UserError, did_you_mean
 from misc.evaluation.codec_table import CodecPoint, by_codec, check_same_test
 from misc.evaluation.curves import Point
@@ -238,8 +241,14 @@ def _spending(runs: Path, row: SweepRow) -> dict[str, bytes]:
             bar.update(len(x))
     images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
     boxes = Path(images.root).parent / "val_boxes"
-    samples = samples_of(student, teacher_from_config(run / CONFIG), images, boxes, level)
+    names = _names_of(run, images)
+    samples = samples_of(student, teacher_from_config(run / CONFIG), images, names, boxes, level)
     return {"sizes.svg": plots.rendered(plots.size_histogram(num_bytes)), "spending.png": png(sheet(samples))}
+
+
+def _names_of(run: Path, images: ImageFolder) -> Sequence[str]:
+    """Return the names of the classes by index, or else their numbers."""
+    return class_names(compose_config(run / CONFIG), images.num_classes) or [*map(str, range(images.num_classes))]
 
 
 def _number_of_images(rows: Sequence[SweepRow]) -> int:

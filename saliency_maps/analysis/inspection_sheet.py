@@ -3,22 +3,21 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from misc.datasets.image_folder import read_rgb
 from saliency_maps.analysis.drawing import in_colour, overlay
 from saliency_maps.analysis.inspection import layers, method
 from saliency_maps.analysis.sheets import grid, side_by_side
+from saliency_maps.analysis.text import FONT, LINE, font, write
 from saliency_maps.map_folder import MapFolder
 
-TILE, GAP, LINE, FONT, SCALE = 160, 24, 20, 13, 120  # pixels
-TEXT, QUIET, GROUND = "#1d2127", "#5b6470", "#eceef1"
+TILE, GAP, SCALE = 160, 24, 120  # pixels
+GROUND = "#eceef1"
 
 
 class Sample(NamedTuple):
@@ -105,28 +104,3 @@ def draw_scale(drawing: Image.Image, x: int, y: int) -> None:
     write(drawing, (x, y), "", "0")
     drawing.paste(bar, (x + FONT, y + LINE // 4))
     write(drawing, (x + FONT + SCALE + FONT // 3, y), "", "1")
-
-
-def write(drawing: Image.Image, place: tuple[int, int], strong: str, quiet: str = "") -> None:
-    """Write a line in two colours; parts that do not fit lose their beginnings, which names tend to share."""
-    x, y = place
-    room = drawing.width - x
-    room_of_strong = max(room // 2, room - math.ceil(font().getlength(quiet)))
-    for text, colour, end in ((strong, TEXT, x + room_of_strong), (quiet, QUIET, drawing.width)):
-        fitting = shortened(text, end - x)
-        ImageDraw.Draw(drawing).text((x, y + LINE // 2), fitting, colour, font(), anchor="lm")
-        x += round(font().getlength(fitting))
-
-
-def shortened(text: str, room: int) -> str:
-    """Return the longest end of a text that takes at most `room` pixels."""
-    if font().getlength(text) <= room:
-        return text
-    ends = (f"…{text[start:]}" for start in range(1, len(text) + 1))
-    return next((end for end in ends if font().getlength(end) <= room), "")
-
-
-@cache
-def font() -> ImageFont.FreeTypeFont:
-    """Return a font with letters beyond ASCII, of which Pillow's own has hardly any."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT)

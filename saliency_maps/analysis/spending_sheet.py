@@ -1,4 +1,4 @@
-"""Sheet of the bit allocation: images with their boxes, the teacher's saliency maps, the bits of each position."""
+"""Sheet of a student's images: boxes, saliency maps, the bits of each position, bytes and classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from model.split import SplitClassifier
 from saliency_maps.analysis.drawing import OVERLAY, in_colour, overlay
 from saliency_maps.analysis.objects import Box, boxes_in
 from saliency_maps.analysis.sheets import first_of_each_class, grid, side_by_side
+from saliency_maps.analysis.text import LINE, write
 from saliency_maps.cam_prep.methods.mapper import SaliencyMapper
 from saliency_maps.cam_prep.methods.target_layers import select_target_layers
 from saliency_maps.cam_prep.teacher import Teacher
@@ -24,15 +25,21 @@ TILE, GAP = 192, 20  # pixels
 
 
 class Sample(NamedTuple):
-    """An image, its saliency map and its bit allocation.
+    """An image, its saliency map, its bit allocation and what became of it.
 
     Attributes:
+        name: of its class.
+        found: name of the class that the student finds from the stream.
+        num_bytes: length of the stream.
         image: RGB.
         boxes: bounding boxes of its objects, in its pixels.
         saliency: (H, W) in [0, 1], the teacher's map for the image's class.
         bits: (h, w), bits of each position of the latent.
     """
 
+    name: str
+    found: str
+    num_bytes: int
     image: Image.Image
     boxes: Sequence[Box]
     saliency: np.ndarray
@@ -40,36 +47,53 @@ class Sample(NamedTuple):
 
 
 def samples_of(
-    student: SplitClassifier, teacher: Teacher, images: ImageFolder, boxes: Path, level: int | None = None
+    student: SplitClassifier,
+    teacher: Teacher,
+    images: ImageFolder,
+    names: Sequence[str],
+    boxes: Path,
+    level: int | None = None,
 ) -> list[Sample]:
     """Return the samples of the first images of every class, `IMAGES` in all.
 
     The maps are the paper's: XGradCAM of three stages, first principal component, for the image's own class.
 
     Args:
-        student: in eval mode, on the CPU.
+        student: in eval mode, on the CPU, with the coder's tables.
         teacher: the uncut classifier of the folder's classes.
         images: the test images, with the transform of the test.
+        names: of the classes, by their indices.
         boxes: folder of bounding boxes; it may be absent, and so may those of an image.
         level: of a student of variable rate; None is its middle one.
     """
-    names = relative_image_names(images.root, (path for path, _ in images.samples))
-    boxes_of = boxes_in(boxes, names) if boxes.exists() else {}
+    files = relative_image_names(images.root, (path for path, _ in images.samples))
+    boxes_of = boxes_in(boxes, files) if boxes.exists() else {}
     chosen = first_of_each_class(((label, index) for index, (_, label) in enumerate(images.samples)), IMAGES)
     x = torch.stack([images[index][0] for index in chosen])
     labels = torch.tensor([images.samples[index][1] for index in chosen])
     layers = select_target_layers(teacher.model, mix_layers=True, image_size=tuple(x.shape[-2:]))
     mapper = SaliencyMapper(teacher.model, layers, "XGradCAM", tuple(x.shape[-2:]), eigen_smooth=True)
-    pictures = [read_rgb(images.samples[index][0]) for index in chosen]
-    parts = zip(pictures, chosen, mapper(x, labels), bits_per_position(student, x, level), strict=True)
+    with torch.inference_mode():
+        streams = student.encode(x, level)
+        found = student.decode(streams).argmax(1)
     return [
-        Sample(picture, boxes_of.get(names[index], ()), saliency.nan_to_num(0.5).numpy(), bits.numpy())
-        for picture, index, saliency, bits in parts
+        Sample(
+            name=names[label],
+            found=names[prediction],
+            num_bytes=len(stream),
+            image=read_rgb(images.samples[index][0]),
+            boxes=boxes_of.get(files[index], ()),
+            saliency=saliency.nan_to_num(0.5).numpy(),
+            bits=bits.numpy(),
+        )
+        for index, label, prediction, stream, saliency, bits in zip(
+            chosen, labels, found, streams, mapper(x, labels), bits_per_position(student, x, level), strict=True
+        )
     ]
 
 
 def sheet(samples: Sequence[Sample]) -> Image.Image:
-    """Draw triples: image with boxes, map and bits over it. Yellow is the largest number of bits on the sheet."""
+    """Draw triples under their class and bytes: image with boxes, map, bits. Yellow is the most bits on the sheet."""
     least = min(float(sample.bits.min()) for sample in samples)
     most = max(float(sample.bits.max()) for sample in samples)
     return grid([_triple(sample, least, most) for sample in samples], COLUMNS, GAP)
@@ -81,7 +105,12 @@ def _triple(sample: Sample, least: float, most: float) -> Image.Image:
     tiles = [picture.copy(), overlay(picture, sample.saliency), _blocks(picture, shares)]
     for tile in tiles:
         _outline(tile, sample.boxes, sample.image.size)
-    return side_by_side(tiles)
+    triple = side_by_side(tiles)
+    drawing = Image.new("RGB", (triple.width, LINE + triple.height), "white")
+    answer = "" if sample.found == sample.name else f", taken for {sample.found}"
+    write(drawing, (0, 0), sample.name, f"{answer} · {sample.num_bytes:,} bytes")
+    drawing.paste(triple, (0, LINE))
+    return drawing
 
 
 def _blocks(picture: Image.Image, shares: np.ndarray) -> Image.Image:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from misc.datasets.digits import write_data_set
 from misc.datasets.image_folder import ImageFolder
-from saliency_maps.analysis.inspection_sheet import GAP, LINE, TILE
+from saliency_maps.analysis.inspection_sheet import GAP, TILE
 from saliency_maps.analysis.sheets import SEAM
+from saliency_maps.analysis.text import LINE
 from saliency_maps.map_folder import (
     MANIFEST,
     SETTINGS,

@@ -15,6 +15,7 @@ from misc.files import ROOT
 from misc.sweeps.table import SweepRow, write_rows
 from saliency_maps.analysis.sheets import SEAM
 from saliency_maps.analysis.spending_sheet import COLUMNS, GAP, IMAGES, TILE
+from saliency_maps.analysis.text import LINE
 from scripts import report
 
 TEACHER = 65.0
@@ -177,7 +178,7 @@ def test_the_runs_show_what_the_student_spends(files, tmp_path):
     report.main([str(results), "--codecs", str(codecs), "--runs", str(tmp_path / "runs"), "-o", str(page)])
     rows = IMAGES // COLUMNS
     with Image.open(page / "spending.png") as sheet:
-        assert sheet.size == (COLUMNS * (3 * TILE + 2 * SEAM + GAP) + GAP, rows * (TILE + GAP) + GAP)
+        assert sheet.size == (COLUMNS * (3 * TILE + 2 * SEAM + GAP) + GAP, rows * (LINE + TILE + GAP) + GAP)
     html = (page / "index.html").read_text()
     for name in ("spending.png", "sizes.svg", "training.svg", "times_0.5.svg", "times_2.svg", "rate_accuracy.svg"):
         assert f'<img src="{name}"' in html and (page / name).stat().st_size > 1000

@@ -7,8 +7,13 @@ from misc.evaluation.evaluate import levels_table, predictive_loss, results_tabl
 
 
 def test_table_lines_up():
-    lines = results_table({"teacher": {"top1": 98.0, "top5": 99.5}, "predictive_loss": 0.5}).splitlines()
-    assert lines == ["  teacher top-1 / top-5  98.00 % / 99.50 %", "  predictive loss        0.50 points"]
+    results = {"teacher": {"top1": 98.0, "top5": 99.5}, "predictive_loss": 0.5, "predictive_loss_margin": 0.75}
+    assert results_table(results).splitlines() == [
+        "  teacher top-1 / top-5  98.00 % / 99.50 %",
+        "  predictive loss        0.50 points (95 % interval -0.25 to 1.25)",
+    ]
+    one = results_table({**results, "predictive_loss_margin": None}).splitlines()
+    assert one[1] == "  predictive loss        0.50 points"
 
 
 def test_curve_and_bd_rates_as_text():
@@ -42,4 +47,5 @@ def test_one_image_has_no_interval():
 
 def test_loss_is_a_column_of_the_curve():
     row = {"rate": 0, "lmbda": 0.4, "sent_kb": 1, "top1": 60, "predictive_loss": 1.5, "predictive_loss_margin": 0.75}
-    assert levels_table([row], {}).splitlines()[1].endswith("1024.0  60.00 %      1.50 ± 0.75")
+    header, line = levels_table([row], {}).splitlines()
+    assert line.endswith("1024.0  60.00 %" + "1.50 ± 0.75".rjust(32)) and len(line) == len(header)

@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image
 
 from saliency_maps.analysis.drawing import in_colour
-from saliency_maps.analysis.inspection_sheet import LINE, TILE, Sample, cell, chosen, font, shortened
+from saliency_maps.analysis.inspection_sheet import TILE, Sample, cell, chosen
 from saliency_maps.analysis.sheets import SEAM
+from saliency_maps.analysis.text import LINE, font, shortened
 
 TRIPLE = 3 * TILE + 2 * SEAM
 
