@@ -39,7 +39,7 @@ def get_argparser() -> argparse.ArgumentParser:
     )
     photographs.add_argument("--val", required=True, type=Path, metavar="DIR", help="with a folder per class")
     photographs.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for train/ and val/")
-    photographs.add_argument("--at_most", type=int, metavar="N", help="draw N of the training images (default: all)")
+    photographs.add_argument("--at_most", type=int, metavar="N", help="draw at most N training images (default: all)")
     photographs.set_defaults(prepare=prepare_photographs)
     return parser
 

@@ -6,8 +6,9 @@ Rates are everything sent per image. A curve is a method's rows; rows that diffe
 Bytes at an accuracy and BD-rates are read from the curves by monotone interpolation (`misc/evaluation/curves.py`); a
 negative BD-rate means fewer bytes than the anchor at equal top-1. For each of `--losses`, times over a link are given
 for the smallest student that loses no more; if there is none, for the one with the least loss. Codecs that never reach
-its top-1 are left out. Methods whose runs begin with the same weights as those of `--reference` are compared with it
-seed by seed (`misc/reports/paired.py`).
+its top-1 are left out. With `--runs`, the student for the smallest loss is shown at work: images with their classes,
+bytes, saliency maps and bit allocation. Methods whose runs begin with the same weights as those of `--reference` are
+compared with it seed by seed (`misc/reports/paired.py`).
 """
 
 import argparse
@@ -22,7 +23,7 @@ from misc.sweeps.table import read_rows
 
 ANCHOR = "Entropic Student"
 REFERENCE = "second half, no weights"
-LOSSES = [0.5, 2.0]
+LOSSES = [0.5, 2.0]  # points of top-1
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -34,12 +35,20 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("--anchors", nargs="+", metavar="METHOD", help=anchors)
     reference = f"method that others with the same beginnings are compared with, seed by seed (default: {REFERENCE})"
     parser.add_argument("--reference", metavar="METHOD", help=reference)
-    losses = "points of top-1 below the teacher at which bytes and times are given (default: 0.5 2)"
-    parser.add_argument("--losses", nargs="+", type=float, default=LOSSES, metavar="POINTS", help=losses)
-    runs = "the sweep's run folders: adds training curves and, with the data set, a student's bit allocation"
+    losses = f"below the teacher's top-1, for bytes and times (default: {' '.join(f'{loss:g}' for loss in LOSSES)})"
+    parser.add_argument("--losses", nargs="+", type=points, default=LOSSES, metavar="POINTS", help=losses)
+    runs = "the sweep's run folders: adds training curves and, with the data set, a student's images"
     parser.add_argument("--runs", type=Path, metavar="DIR", help=runs)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     return parser
+
+
+def points(text: str) -> float:
+    """Parse points of top-1, with at most two decimals."""
+    value = float(text)
+    if not 0 <= value <= 100 or round(value, 2) != value:
+        raise argparse.ArgumentTypeError(f"'{text}' is no loss: expected points from 0 to 100, two decimals at most")
+    return value
 
 
 @exit_on_user_error

@@ -167,12 +167,13 @@ def test_one_model_of_every_rate_trains_prints_its_curve_and_is_fine_tuned(comma
     run, tuned = tmp_path / "run", tmp_path / "tuned"
     arguments = command("variable_resnet", "--run_dir", str(run))
     main([*arguments, "--skip_ckpt", *one_epoch(1)])
-    assert "rate    lmbda  bytes sent    top-1  predictive loss, 95 % interval\n" in capsys.readouterr().out
+    assert "rate    lmbda  bytes sent     top-1  predictive loss, 95 % interval\n" in capsys.readouterr().out
     tested = json.loads((run / "test.json").read_text())
     levels = tested["levels"]
     assert [round(row["lmbda"], 6) for row in levels] == [0.4, 0.2, 0.1, 0.05, 0.025]
     assert [row["rate"] for row in levels] == [0, 0.25, 0.5, 0.75, 1]
     assert tested["student"] == levels[2]
+    assert not any("hits" in row for row in [*levels, tested["teacher"]])
     assert levels[0]["sent_kb"] < levels[4]["sent_kb"]
     assert levels[0]["sent_kb"] * 1024 == pytest.approx(levels[0]["strings_kb"] * 1024 + 12, abs=1e-6)
     assert all(row["predictive_loss"] == tested["teacher"]["top1"] - row["top1"] for row in levels)
@@ -337,7 +338,9 @@ def test_two_processes_train_in_one_folder_and_test_like_a_single_one(command, t
     main([*arguments, "--test_only"])
     alone = json.loads((run / "test.json").read_text())
     assert table_of(done.stdout) == table_of(capsys.readouterr().out)
-    assert all(shared[name] == alone[name] for name in ("teacher", "student", "predictive_loss"))
+    assert all(
+        shared[name] == alone[name] for name in ("teacher", "student", "predictive_loss", "predictive_loss_margin")
+    )
 
 
 def test_a_batch_that_cannot_be_divided_among_processes_is_one_line(command, tmp_path, capfd):

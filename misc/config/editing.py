@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from misc.config.nodes import FLOAT_TAG, MERGE_TAG, TEXT_TAGS, described, edges, kind_of, name_of, place
+from misc.config.nodes import FLOAT_TAG, MERGE_TAG, OBJECT, TEXT_TAGS, described, edges, kind_of, name_of, place
 from misc.config.reading import compose
 from misc.errors import UserError, did_you_mean
 
-AUTO = "auto"  # a value for the program to choose
+AUTO = "auto"  # stands for an object that the program chooses
 
 
 def flatten_merges(node: Node, done: set[int]) -> None:
@@ -128,10 +128,10 @@ def _kept(old: Node, new: Node, source: str) -> dict[str, str]:
     """Return the attributes that `new` must take over from `old`: the tag of a text, or being a float.
 
     Raises:
-        UserError: the types differ; only null and auto may replace, or be replaced by, anything.
+        UserError: the types differ; only null may replace, or be replaced by, anything, and `auto` an object.
     """
     was, now = kind_of(old), kind_of(new)
-    if "null" in (was, now) or AUTO in (old.value, new.value):
+    if "null" in (was, now) or (AUTO in (old.value, new.value) and OBJECT in (was, now)):
         return {}
     if isinstance(new, ScalarNode) and isinstance(old, ScalarNode) and old.tag in TEXT_TAGS:
         return {} if new.tag in TEXT_TAGS else {"tag": old.tag}

@@ -4,7 +4,7 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
         sources: folders with images at any depth.
         val: folder of class folders, copied as it is.
         root: folder to write to, which appears when complete.
-        at_most: of more images of all sources together, so many are drawn at random, always the same ones.
+        at_most: if the sources together hold more images, so many are drawn at random, always the same.
 
     Returns:
         The manifest: for each source how many images were kept, not drawn, small, unreadable or of ImageNet's
@@ -45,24 +45,22 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
             raise UserError(f"no folder {folder}: expected one with images")
         if folder is not val and val.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the validation images in {val} lie in {folder}, whose images would be trained on")
-    names = [source.resolve().name for source in sources]
-    wanted: dict[str, Any] = {"train": sorted(str(source.resolve()) for source in sources), "val": str(val.resolve())}
-    if at_most is not None:
-        wanted["at_most"] = at_most
-    if doubled := [name for name, times in Counter(names).items() if times > 1]:
+    sources = sorted(source.resolve() for source in sources)
+    if doubled := [name for name, times in Counter(source.name for source in sources).items() if times > 1]:
         raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
+    wanted = {"train": [*map(str, sources)], "val": str(val.resolve()), "at_most": at_most}
 
     def write(folder: Path) -> dict[str, Any]:
-        kinds = {path: kind for source in sources for path, kind in _kinds(source)}
-        good = [path for path, kind in kinds.items() if kind == "kept"]
+        kinds = {(source, path): kind for source in sources for path, kind in _kinds(source)}
+        good = [image for image, kind in kinds.items() if kind == "kept"]
         if at_most is not None and at_most < len(good):
             drawn = set(random.Random(0).sample(good, at_most))
-            kinds |= {path: "not drawn" for path in good if path not in drawn}
-        counts = {}
-        for name, source in zip(names, sources, strict=True):
-            own = {path: kind for path, kind in kinds.items() if path.is_relative_to(source)}
-            counts[name] = {"kept": 0, **Counter(own.values())}
-            _copy([path for path, kind in own.items() if kind == "kept"], source, folder / "train" / name)
+            kinds |= {image: "not drawn" for image in good if image not in drawn}
+        counts: dict[str, dict[str, int]] = {source.name: {"kept": 0} for source in sources}
+        for (source, path), kind in kinds.items():
+            counts[source.name][kind] = counts[source.name].get(kind, 0) + 1
+            if kind == "kept":
+                _copy(path, folder / "train" / source.name / path.relative_to(source))
         shutil.copytree(val, folder / "val", dirs_exist_ok=True)
         num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in (folder / "val").rglob("*"))
         return {"sources": counts, "num_train": sum(each["kept"] for each in counts.values()), "num_val": num_val}
@@ -76,11 +74,9 @@ def _kinds(source: Path) -> list[tuple[Path, str]]:
         return list(zip(paths, progress_bar(pool.map(_kind, paths), source.name, len(paths)), strict=True))
 
 
-def _copy(paths: Iterable[Path], source: Path, target: Path) -> None:
-    for path in paths:
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+def _copy(path: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, copy)
 
 
 def _kind(path: Path) -> str:

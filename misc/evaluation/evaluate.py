@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
-from scipy import stats
 from torch import nn
 from torch.utils.data import DataLoader
 from torchdistill.datasets.util import build_data_loader
@@ -19,13 +18,14 @@ from misc.distributed.ranks import ALONE, Ranks
 from misc.errors import UserError
 from misc.evaluation.accuracy import KILOBYTE, Accuracy, estimate, evaluate_classifier, labels_of
 from misc.evaluation.curves import Point, bd_rate
+from misc.evaluation.intervals import margin_of
 from misc.evaluation.timing import latency
 from misc.files import write_atomically
 from misc.progress import advance, progress_bar
 from model.coding.bitstream import unpack
 from model.split import SplitClassifier
 
-CONFIDENCE = 0.95  # of intervals
+LOSS = "predictive loss, 95 % interval"  # heading of a column
 
 
 def evaluate(
@@ -41,7 +41,8 @@ def evaluate(
 ) -> None:
     """Evaluate on `config["test"]`, print the results as a table and write them to test.json in the run folder.
 
-    A student of variable rate is evaluated at every level, unless a rate is given.
+    A student of variable rate is evaluated at every level, unless a rate is given. Losses against the teacher have a
+    paired interval, which takes a loader that always has the same order. test.json does not keep the hits by image.
 
     Args:
         config: as `misc.config` constructs it.
@@ -93,24 +94,28 @@ def evaluation_loader(config: dict, ranks: Ranks = ALONE) -> DataLoader:
 
 
 def predictive_loss(teacher: Sequence[bool], student: Sequence[bool]) -> dict[str, float | None]:
-    """Return the teacher's top-1 minus the student's, in points, and half the width of its 95 % confidence interval.
+    """Return the teacher's top-1 minus the student's, and how far its 95 % confidence interval reaches to either side.
 
-    The interval is that of the mean of paired differences (Student's t, `scipy.stats.ttest_rel`), which images that
-    both classify alike, most of them, do not widen. A single image has none (None).
+    The interval is that of the mean of paired differences, by Student's t. Images that both classify right, or both
+    wrong, do not widen it.
 
     Args:
         teacher: whether each image is classified right.
         student: the same, of the same images in the same order.
+
+    Returns:
+        predictive_loss and predictive_loss_margin, in points; the margin is None if all differences are equal.
     """
     loss = 100 * sum(teacher) / len(teacher) - 100 * sum(student) / len(student)
-    if len(teacher) == 1:
+    differences = np.subtract(teacher, student, dtype=float)
+    if np.ptp(differences) == 0:
         return {"predictive_loss": loss, "predictive_loss_margin": None}
-    low, high = stats.ttest_rel(np.double(teacher), np.double(student)).confidence_interval(CONFIDENCE)
-    return {"predictive_loss": loss, "predictive_loss_margin": 100 * float(high - low) / 2}
+    margin = margin_of(differences.std(ddof=1), len(differences))
+    return {"predictive_loss": loss, "predictive_loss_margin": 100 * margin}
 
 
 def _compare(results: dict[str, Any]) -> None:
-    """Replace the hits of all results by what they say: the losses against the teacher, if it was tested; in place."""
+    """Remove the hits from all results and, if the teacher was tested, add the losses against it; in place."""
     tested = [*results.get("levels", ()), *(results[name] for name in ("student", "model") if name in results)]
     if "teacher" in results:
         for row in tested:
@@ -222,13 +227,12 @@ def results_table(results: dict) -> str:
 
 def levels_table(levels: Sequence[dict], anchors: Mapping[str, Sequence[Point]]) -> str:
     """Lay the curve of `evaluate_levels` out as text, with its BD-rate against each anchor."""
-    against_teacher = "predictive_loss" in levels[0]
-    lines = [f"  rate    lmbda  bytes sent    top-1{'  predictive loss, 95 % interval' * against_teacher}"]
-    lines += [
-        f"  {row['rate']:.2f}  {row['lmbda']:7.4g}  {row['sent_kb'] * KILOBYTE:10.1f}  {row['top1']:.2f} %"
-        f"{f'  {_loss_with_margin(row):>30}' if against_teacher else ''}"
-        for row in levels
-    ]
+    header = "  rate    lmbda  bytes sent     top-1"
+    lines = [f"{header}  {LOSS}" if "predictive_loss" in levels[0] else header]
+    for row in levels:
+        size = row["sent_kb"] * KILOBYTE
+        line = f"  {row['rate']:.2f}  {row['lmbda']:7.4g}  {size:10.1f}  {row['top1']:6.2f} %"
+        lines.append(f"{line}  {_loss_with_margin(row):>{len(LOSS)}}" if "predictive_loss" in row else line)
     points = [Point(row["sent_kb"] * KILOBYTE, row["top1"]) for row in levels]
     for name, curve in anchors.items():
         found = bd_rate(curve, points)

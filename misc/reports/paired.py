@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from misc.evaluation.curves import Point
+from misc.evaluation.intervals import margin_of
 from misc.sweeps.table import NOT_RUN, SweepRow, tested_students
 
-CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 RULE = (
     "Means ± standard deviations over seeds, in brackets how many. Each pair of runs begins with the same weights and "
@@ -35,7 +34,7 @@ class Estimate(NamedTuple):
         """Half the width of the mean's 95 % confidence interval, by Student's t; None for a single seed."""
         if self.deviation is None:
             return None
-        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.seeds - 1)) * self.deviation / math.sqrt(self.seeds)
+        return margin_of(self.deviation, self.seeds)
 
     @property
     def sign(self) -> int | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from misc.config.load import compose_config
-from misc.datasets.image_folder import ImageFolder
+from misc.config.entries import num_classes
+from misc.config.load import Config, compose_config
 from misc.deploy.class_names import class_names
 from misc.errors import UserError, did_you_mean
 from misc.evaluation.codec_table import CodecPoint, by_codec, check_same_test
@@ -47,7 +47,7 @@ class Report:
         anchors: methods to compare the curves with; all codecs are anchors too.
         teacher: top-1 in percent.
         images: number of test images.
-        chosen: the recommended student for each loss of top-1, in points, that the report looks at.
+        chosen: the recommended student for each loss of top-1, in points.
         routes: the routes from image to answer that are compared with it, for each loss.
         paired: methods compared seed by seed, the reference first; [] if there are none.
     """
@@ -65,7 +65,7 @@ class Report:
     @property
     def note(self) -> str:
         """How to read the tables."""
-        return reading_note(self.teacher, self.images, list(self.chosen))
+        return reading_note(self.teacher, self.images, self.losses)
 
     @property
     def tables(self) -> list[list[list[str]]]:
@@ -73,13 +73,18 @@ class Report:
         curves = {name: [student.point for student in students] for name, students in self.students.items()}
         curves |= self.codecs
         return [
-            curves_table(curves, self.teacher, list(self.chosen)),
+            curves_table(curves, self.teacher, self.losses),
             bd_rate_table(curves, [*self.anchors, *self.codecs]),
         ]
 
     @property
-    def best(self) -> SweepRow:
-        """The student recommended for the smallest loss."""
+    def losses(self) -> list[float]:
+        """The losses of top-1, in points, that the report looks at."""
+        return list(self.chosen)
+
+    @property
+    def pictured(self) -> SweepRow:
+        """The student recommended for the smallest loss, whose images are shown."""
         return self.chosen[min(self.chosen)]
 
     def times(self, loss: float) -> list[list[str]]:
@@ -174,14 +179,14 @@ def files_of(report: Report, runs: Path | None) -> dict[str, bytes]:
         "summary.md": summary(report).encode(),
         "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(report.students, report.codecs, report.teacher)),
     }
-    for loss in report.chosen:
+    for loss in report.losses:
         files[f"times_{loss:g}.md"] = markdown(report.times(loss)).encode()
         files[f"times_{loss:g}.svg"] = plots.rendered(plots.times_over_a_link(report.routes[loss]))
     if report.paired:
         files["weights.svg"] = plots.rendered(plots.differences(report.paired))
     if runs:
         files["training.svg"] = plots.rendered(plots.training_curves(report.rows, runs))
-        files |= _spending(runs, report.best)
+        files |= _spending(runs, report.pictured)
     return {**files, "index.html": _page(report, has_pictures=runs is not None)}
 
 
@@ -223,7 +228,7 @@ def _page(report: Report, has_pictures: bool) -> bytes:
         note=report.note,
         choices=choices,
         comparison=comparison,
-        pictured=report.best.run if has_pictures else None,
+        pictured=report.pictured.run if has_pictures else None,
         runs=runs_table(report.rows),
     )
 
@@ -241,14 +246,15 @@ def _spending(runs: Path, row: SweepRow) -> dict[str, bytes]:
             bar.update(len(x))
     images = config["datasets"][config["test"]["test_data_loader"]["dataset_id"]]
     boxes = Path(images.root).parent / "val_boxes"
-    names = _names_of(run, images)
+    names = _names_of(compose_config(run / CONFIG))
     samples = samples_of(student, teacher_from_config(run / CONFIG), images, names, boxes, level)
     return {"sizes.svg": plots.rendered(plots.size_histogram(num_bytes)), "spending.png": png(sheet(samples))}
 
 
-def _names_of(run: Path, images: ImageFolder) -> Sequence[str]:
+def _names_of(config: Config) -> Sequence[str]:
     """Return the names of the classes by index, or else their numbers."""
-    return class_names(compose_config(run / CONFIG), images.num_classes) or [*map(str, range(images.num_classes))]
+    number = num_classes(config)
+    return class_names(config, number) or [*map(str, range(number))]
 
 
 def _number_of_images(rows: Sequence[SweepRow]) -> int:

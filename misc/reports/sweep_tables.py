@@ -84,17 +84,19 @@ def times_table(routes: Mapping[str, Route]) -> list[list[str]]:
 
 
 def student_title(row: SweepRow, loss: float) -> str:
-    """Return why a student was chosen for a loss, its name and its own loss."""
+    """Return why a student was chosen for a loss, its name and its own loss, with its margin if that is known."""
     reached = row.predictive_loss <= loss
     rule = f"At most {loss:g} points of loss" if reached else f"No student loses at most {loss:g} points; the least"
-    return f"{rule}: {row.run} ({row.top1:.2f} %, {row.predictive_loss:.2f} points)"
+    margin = "" if row.predictive_loss_margin is None else f" ± {row.predictive_loss_margin:.2f}"
+    return f"{rule}: {row.run} ({row.top1:.2f} %, {row.predictive_loss:.2f}{margin} points)"
 
 
 def runs_table(rows: Sequence[SweepRow]) -> list[list[str]]:
-    """Return one row per run, with those that were not run."""
-    table = [["run", "method", "seed", "top-1 %", "loss", "bytes/image", "encode ms", "decode ms", "training s"]]
+    """Return one row per run, with those that were not run; ± is the margin of the loss's 95 % interval."""
+    table = [["run", "method", "seed", "top-1 %", "loss", "±", "bytes/image", "encode ms", "decode ms", "training s"]]
     for row in rows:
-        results = (row.top1, row.predictive_loss, row.sent_bytes, row.encode_ms, row.decode_ms, row.training_s)
+        loss = row.predictive_loss, row.predictive_loss_margin
+        results = (row.top1, *loss, row.sent_bytes, row.encode_ms, row.decode_ms, row.training_s)
         cells = map(shown, results) if row.was_run else [NOT_RUN] * len(results)
         table.append([row.run, row.method, str(row.seed), *cells])
     return table

@@ -25,20 +25,20 @@ TILE, GAP = 192, 20  # pixels
 
 
 class Sample(NamedTuple):
-    """An image, its saliency map, its bit allocation and what became of it.
+    """An image, its saliency map, its bit allocation, and the student's answer.
 
     Attributes:
-        name: of its class.
-        found: name of the class that the student finds from the stream.
-        num_bytes: length of the stream.
+        label: name of the image's class.
+        mistaken_for: name of the class that the student finds, if it is another one.
+        num_bytes: everything sent.
         image: RGB.
         boxes: bounding boxes of its objects, in its pixels.
         saliency: (H, W) in [0, 1], the teacher's map for the image's class.
         bits: (h, w), bits of each position of the latent.
     """
 
-    name: str
-    found: str
+    label: str
+    mistaken_for: str | None
     num_bytes: int
     image: Image.Image
     boxes: Sequence[Box]
@@ -78,8 +78,8 @@ def samples_of(
         found = student.decode(streams).argmax(1)
     return [
         Sample(
-            name=names[label],
-            found=names[prediction],
+            label=names[label],
+            mistaken_for=None if prediction == label else names[prediction],
             num_bytes=len(stream),
             image=read_rgb(images.samples[index][0]),
             boxes=boxes_of.get(files[index], ()),
@@ -99,6 +99,12 @@ def sheet(samples: Sequence[Sample]) -> Image.Image:
     return grid([_triple(sample, least, most) for sample in samples], COLUMNS, GAP)
 
 
+def caption(sample: Sample) -> tuple[str, str]:
+    """Return the image's class, and what the student makes of it."""
+    answer = f", taken for {sample.mistaken_for}" if sample.mistaken_for else ""
+    return sample.label, f"{answer} · {sample.num_bytes:,} bytes"
+
+
 def _triple(sample: Sample, least: float, most: float) -> Image.Image:
     picture = sample.image.resize((TILE, TILE), Image.Resampling.BICUBIC)
     shares = (sample.bits - least) / max(most - least, 1e-9)
@@ -107,8 +113,7 @@ def _triple(sample: Sample, least: float, most: float) -> Image.Image:
         _outline(tile, sample.boxes, sample.image.size)
     triple = side_by_side(tiles)
     drawing = Image.new("RGB", (triple.width, LINE + triple.height), "white")
-    answer = "" if sample.found == sample.name else f", taken for {sample.found}"
-    write(drawing, (0, 0), sample.name, f"{answer} · {sample.num_bytes:,} bytes")
+    write(drawing, (0, 0), *caption(sample))
     drawing.paste(triple, (0, LINE))
     return drawing
 

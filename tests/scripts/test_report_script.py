@@ -123,6 +123,20 @@ def test_another_reference_may_be_named(files, tmp_path, capsys):
     assert "as those of 'ours': nothing is compared seed by seed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("loss", ["-1", "nan", "0.001", "one"])
+def test_a_loss_is_points(files, tmp_path, capsys, loss):
+    results, codecs = files
+    with pytest.raises(SystemExit):
+        report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page"), "--losses", loss])
+    assert f"'{loss}'" in capsys.readouterr().err
+
+
+def test_one_loss_is_enough(files, tmp_path):
+    results, codecs = files
+    report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page"), "--losses", "3"])
+    assert "where the curve crosses 3 points below the teacher" in (tmp_path / "page" / "summary.md").read_text()
+
+
 def test_losses_may_be_named(files, tmp_path, capsys):
     results, codecs = files
     report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "page"), "--losses", "5", "1", "2"])

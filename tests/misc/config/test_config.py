@@ -306,6 +306,8 @@ def test_nothing_lies_under_a_scalar(base):
         ("name=5", "'5' (int) would change the type of 'digits' (str)"),
         ("vars.optimizer=5", "'5' (int) would change the type of a mapping"),
         ("vars.optimizer.kwargs.betas={a: 1}", "a mapping would change the type of a list"),
+        ("epochs=auto", "'auto' (str) would change the type of '3' (int)"),
+        ("vars.optimizer=auto", "'auto' (str) would change the type of a mapping"),
         ("datasets.train={root: x}", "a mapping would change the type of a !import_call"),
     ],
 )

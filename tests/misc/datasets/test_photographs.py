@@ -1,6 +1,7 @@
 """Photographs are gathered from any folders; what is small, broken or of a test set stays out."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -47,25 +48,43 @@ def test_what_serves_is_copied_and_the_rest_is_counted(folders, capsys):
     assert len(ImageFolder(root / "train", labelled=False)) == 3
 
 
+def images_in(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*.*") if path.name != "manifest.json")
+
+
 def test_a_part_is_always_the_same(folders):
     for number in range(30):
         Image.new("RGB", (200, 200), (number, 0, 0)).save(folders / f"dogs/{number:02}.png")
-    sources = [folders / "dogs", folders / "flowers"]
-    first = write_photographs(sources, folders / "val", folders / "first", at_most=10)
+    sources, val = [folders / "dogs", folders / "flowers"], folders / "val"
+    first = write_photographs(sources, val, folders / "first", at_most=10)
     assert first["num_train"] == 10 == sum(each["kept"] for each in first["sources"].values())
     assert sum(each.get("not drawn", 0) for each in first["sources"].values()) == 23
-    write_photographs(sources, folders / "val", folders / "second", at_most=10)
-    images = [
-        sorted(p.relative_to(folders / root) for p in (folders / root).rglob("*.*")) for root in ("first", "second")
-    ]
-    assert images[0] == images[1]
-    assert write_photographs(sources, folders / "val", folders / "all", at_most=99)["num_train"] == 33
+    write_photographs(sources[::-1], val, folders / "second", at_most=10)
+    assert images_in(folders / "first") == images_in(folders / "second")
+    assert write_photographs(sources, val, folders / "all", at_most=99)["num_train"] == 33
+    with pytest.raises(UserError, match="at_most"):  # a part does not pass for the whole
+        write_photographs(sources, val, folders / "first")
+
+
+def test_sources_may_lie_in_one_another_and_at_relative_paths(folders, monkeypatch):
+    monkeypatch.chdir(folders / "dogs")
+    write_photographs([Path("."), Path("images"), Path("../flowers")], folders / "val", folders / "photographs")
+    found = [path.as_posix() for path in images_in(folders / "photographs")]
+    deep = ["train/dogs/images/b.PNG", "train/dogs/images/deep/a.jpg", "train/flowers/c.jpeg", "train/images/b.PNG"]
+    assert found == [*deep, "train/images/deep/a.jpg", "val/n01443537/d.jpg"]
+
+
+def test_the_number_of_images_comes_from_the_command_line(folders, capsys):
+    flags = ["photographs", "--train", str(folders / "dogs"), "--val", str(folders / "val")]
+    flags += ["--output", str(folders / "photographs"), "--at_most"]
+    with pytest.raises(SystemExit):
+        prepare_dataset.main([*flags, "0"])
+    assert "--at_most is 0: expected 1 or more" in capsys.readouterr().err
+    prepare_dataset.main([*flags, "1"])
+    assert "1 training and 1 validation images" in capsys.readouterr().out
 
 
 def test_mistakes_are_named(folders):
-    with pytest.raises(SystemExit):
-        flags = ["--train", str(folders / "dogs"), "--val", str(folders / "val"), "--at_most", "0"]
-        prepare_dataset.main(["photographs", *flags, "--output", str(folders / "photographs")])
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         write_photographs([folders / "nowhere"], folders / "val", folders / "photographs")
     with pytest.raises(UserError, match=r"val lie in .*, whose images would be trained on"):

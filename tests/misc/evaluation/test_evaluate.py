@@ -37,15 +37,16 @@ def test_paired_interval_of_the_loss_by_hand():
     assert found["predictive_loss_margin"] == pytest.approx(100 * 1.98422 * deviation / 10, rel=1e-5)
 
 
-def test_no_difference_in_any_image_has_no_width():
-    assert predictive_loss([True, False], [True, False]) == {"predictive_loss": 0, "predictive_loss_margin": 0}
-
-
-def test_one_image_has_no_interval():
-    assert predictive_loss([True], [False]) == {"predictive_loss": 100, "predictive_loss_margin": None}
+@pytest.mark.parametrize(
+    ("teacher", "student", "loss"),
+    [([True, False], [True, False], 0), ([True] * 3, [False] * 3, 100), ([True], [True], 0)],
+)
+def test_equal_differences_have_no_interval(teacher, student, loss):
+    assert predictive_loss(teacher, student) == {"predictive_loss": loss, "predictive_loss_margin": None}
 
 
 def test_loss_is_a_column_of_the_curve():
     row = {"rate": 0, "lmbda": 0.4, "sent_kb": 1, "top1": 60, "predictive_loss": 1.5, "predictive_loss_margin": 0.75}
-    header, line = levels_table([row], {}).splitlines()
-    assert line.endswith("1024.0  60.00 %" + "1.50 ± 0.75".rjust(32)) and len(line) == len(header)
+    header, *lines = levels_table([row, {**row, "top1": 100}, {**row, "top1": 5}], {}).splitlines()
+    assert lines[0].endswith("1024.0   60.00 %" + "1.50 ± 0.75".rjust(32))
+    assert {len(line) for line in lines} == {len(header)}

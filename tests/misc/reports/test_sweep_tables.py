@@ -35,11 +35,13 @@ def test_a_codecs_time_is_a_multiple_of_the_students():
 def test_the_title_says_whether_the_loss_is_reached():
     row = ROW._replace(top1=64.0, predictive_loss=1.0)
     assert student_title(row, 2.0) == "At most 2 points of loss: one (64.00 %, 1.00 points)"
+    with_margin = row._replace(predictive_loss_margin=0.75)
+    assert student_title(with_margin, 2.0) == "At most 2 points of loss: one (64.00 %, 1.00 ± 0.75 points)"
     assert student_title(row, 0.5) == "No student loses at most 0.5 points; the least: one (64.00 %, 1.00 points)"
 
 
 def test_runs_that_were_not_run_say_so_in_every_cell():
     teacher = ROW._replace(images=9, top1=64.0, training_s=5)
     _, absent, tested = runs_table([ROW, teacher])
-    assert absent == ["one", "ours", "0", *["not run"] * 6]
-    assert tested == ["one", "ours", "0", "64.0", "", "", "", "", "5"]
+    assert absent == ["one", "ours", "0", *["not run"] * 7]
+    assert tested == ["one", "ours", "0", "64.0", "", "", "", "", "", "5"]

@@ -75,7 +75,7 @@ def test_a_runs_row_holds_its_results_in_bytes_and_milliseconds(tmp_path, monkey
     assert rows_of(run)[0] == SweepRow("one", "ours", "config/quickstart/phd_resnet.yaml", "lmbda=0.2", None, 0.2, 3)
     found = {"images": 9, "top1": 88.88888, "top5": 100, "strings_kb": 0.05, "sent_kb": 0.0625}
     found |= {"bpp_bytes": 0.1000004, "bpp_likelihood": 0.1, "edge_parameters": 1000}
-    test = {"student": found, "predictive_loss": 1.23456, "git_revision": "abc"}
+    test = {"student": found, "predictive_loss": 1.23456, "predictive_loss_margin": 0.98765, "git_revision": "abc"}
     (tmp_path / "test.json").write_text(json.dumps(test))
     (tmp_path / "history.jsonl").write_text('{"loss": 9.04, "seconds": 1.5}\n{"loss": 3.06, "seconds": 1.6}\n')
     monkeypatch.setattr(Run, "is_done", lambda run: True)
@@ -87,6 +87,7 @@ def test_a_runs_row_holds_its_results_in_bytes_and_milliseconds(tmp_path, monkey
         3.1,
         3,
     )
+    assert row.predictive_loss_margin == 0.988
     assert (row.string_bytes, row.sent_bytes, row.bpp_bytes, row.encode_ms) == (51.2, 64.0, 0.1, None)
     (tmp_path / "latency.json").write_text('{"encode_ms": 1.26, "decode_ms": 2}')
     assert (rows_of(run)[0].encode_ms, rows_of(run)[0].decode_ms) == (1.3, 2)
@@ -104,6 +105,7 @@ def test_a_student_of_variable_rate_has_a_row_for_each_level_which_are_points_of
         "bpp_likelihood": 0.1,
         "edge_parameters": 1,
     }
+    found["predictive_loss_margin"] = 0.5
     levels = [
         {**found, "rate": rate, "lmbda": lmbda, "sent_kb": sent / 1024, "top1": top1, "predictive_loss": 90 - top1}
         for rate, lmbda, sent, top1 in ((0, 0.4, 50, 60), (0.25, 0.2, 70, 80), (1, 0.1, 90, 85))
@@ -119,6 +121,7 @@ def test_a_student_of_variable_rate_has_a_row_for_each_level_which_are_points_of
         ("one@1", "one", 1),
     ]
     assert [(row.lmbda, row.predictive_loss) for row in rows] == [(0.4, 30), (0.2, 10), (0.1, 5)]
+    assert {row.predictive_loss_margin for row in rows} == {0.5}
     path = tmp_path / "rows.csv"
     write_rows(path, [*rows, student("fixed", 50, 60.0, overrides="x")])
     assert curves_of(path) == {"ours": [(50, 60), (50, 60), (70, 80), (90, 85)]} and read_rows(path)[:3] == rows

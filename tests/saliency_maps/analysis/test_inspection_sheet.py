@@ -6,7 +6,7 @@ from PIL import Image
 from saliency_maps.analysis.drawing import in_colour
 from saliency_maps.analysis.inspection_sheet import TILE, Sample, cell, chosen
 from saliency_maps.analysis.sheets import SEAM
-from saliency_maps.analysis.text import LINE, font, shortened
+from saliency_maps.analysis.text import LINE
 
 TRIPLE = 3 * TILE + 2 * SEAM
 
@@ -30,11 +30,3 @@ def test_a_cell_keeps_the_shape_of_its_image(tmp_path):
     low, high = (in_colour(saliency).getpixel((x, 0)) for x in (0, 1))
     assert drawing.getpixel((TILE + SEAM + TILE // 2 - 2, middle)) == low
     assert drawing.getpixel((TILE + SEAM + TILE // 2 + 2, middle)) == high
-
-
-def test_a_long_name_keeps_its_end():
-    assert shortened("short", 500) == "short"
-    cut = shortened("a_very_long_name_of_a_file_0001", 100)
-    assert cut.startswith("…") and cut.endswith("_0001")
-    assert 80 < font().getlength(cut) <= 100
-    assert shortened("anything", 0) == ""
