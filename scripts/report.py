@@ -37,6 +37,7 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("--reference", metavar="METHOD", help=reference)
     losses = f"below the teacher's top-1, for bytes and times (default: {' '.join(f'{loss:g}' for loss in LOSSES)})"
     parser.add_argument("--losses", nargs="+", type=points, default=LOSSES, metavar="POINTS", help=losses)
+    parser.add_argument("--plot", nargs="+", metavar="METHOD", help="methods in rate_accuracy.svg (default: all)")
     runs = "the sweep's run folders: adds training curves and, with the data set, a student's images"
     parser.add_argument("--runs", type=Path, metavar="DIR", help=runs)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             "nothing is compared seed by seed; see --reference",
             file=sys.stderr,
         )
-    files = files_of(report, args.runs)
+    files = files_of(report, args.runs, args.plot)
     for name, content in files.items():
         write_atomically(args.output / name, content)
     print(*text_of(report), sep="\n\n", end="\n\n")

@@ -149,10 +149,15 @@ def anchors_among(
     students = students_of(without_compared(rows, reference))
     if given is None:
         return [name for name in students if name.startswith(default) and len(students[name]) > 1]
-    for anchor in given:
-        if anchor not in students:
-            raise UserError(f"--anchors {anchor} is no method that was run{did_you_mean(anchor, students)}")
+    check_methods(given, students, "--anchors")
     return list(given)
+
+
+def check_methods(given: Sequence[str], students: Mapping[str, Sequence[Student]], flag: str) -> None:
+    """Raise a UserError if no student of a given method was run."""
+    for name in given:
+        if name not in students:
+            raise UserError(f"{flag} {name} is no method that was run{did_you_mean(name, students)}")
 
 
 def reference_among(rows: Sequence[SweepRow], given: str | None, default: str) -> str | None:
@@ -168,16 +173,22 @@ def reference_among(rows: Sequence[SweepRow], given: str | None, default: str) -
     return wanted if wanted in known else None
 
 
-def files_of(report: Report, runs: Path | None) -> dict[str, bytes]:
+def files_of(report: Report, runs: Path | None, plotted: Sequence[str] | None) -> dict[str, bytes]:
     """Return the content of each file of the report.
 
     Args:
         report: the tables and curves.
         runs: folder of the sweep's run folders, for training curves and pictures; None leaves them out.
+        plotted: methods in the plot of rate against accuracy, beside the codecs; None stands for all.
+
+    Raises:
+        UserError: a plotted method was not run.
     """
+    check_methods(plotted or (), report.students, "--plot")
+    students = {name: report.students[name] for name in plotted or report.students}
     files = {
         "summary.md": summary(report).encode(),
-        "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(report.students, report.codecs, report.teacher)),
+        "rate_accuracy.svg": plots.rendered(plots.rate_accuracy(students, report.codecs, report.teacher)),
     }
     for loss in report.losses:
         files[f"times_{loss:g}.md"] = markdown(report.times(loss)).encode()

@@ -123,6 +123,15 @@ def test_another_reference_may_be_named(files, tmp_path, capsys):
     assert "as those of 'ours': nothing is compared seed by seed" in capsys.readouterr().err
 
 
+def test_the_plot_shows_the_named_methods(files, tmp_path):
+    results, codecs = files
+    report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "all")])
+    report.main([str(results), "--codecs", str(codecs), "-o", str(tmp_path / "one"), "--plot", "ours"])
+    every, one = ((tmp_path / name / "rate_accuracy.svg").read_text() for name in ("all", "one"))
+    assert "Entropic Student" in every and "Entropic Student" not in one and "ours" in one
+    assert "Entropic Student" in (tmp_path / "one" / "summary.md").read_text()
+
+
 @pytest.mark.parametrize("loss", ["-1", "nan", "0.001", "one"])
 def test_a_loss_is_points(files, tmp_path, capsys, loss):
     results, codecs = files
@@ -155,6 +164,7 @@ def test_losses_may_be_named(files, tmp_path, capsys):
             ["--anchors", "ours", "Entropic"],
             "--anchors Entropic is no method .* did you mean 'Entropic Student'",
         ),
+        (lambda text: text, ["--plot", "our"], "--plot our is no method that was run; did you mean 'ours'"),
         (lambda text: text.replace("sent_bytes", "bytes"), [], "has no column sent_bytes"),
         (lambda text: text.replace(",60.0,,5.0,", ",60.0,,9.0,"), [], r"teachers of \[65.0, 69.0\] % top-1"),
         (lambda text: text, ["--reference", "our"], "--reference our is no method of the table; did you mean 'ours'"),
