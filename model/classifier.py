@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchdistill.models.registry import register_model
 
 from misc.errors import UserError, did_you_mean
-from model.weights import load_weights, of_one_model, read_state_dict
+from model.weights import check_fit, load_weights, of_one_model, read_state_dict
 
 
 @register_model(key="timm_classifier")
@@ -74,14 +74,16 @@ def num_classes_of(backbone: dict) -> int:
     """Return the number of classes of the model that arguments of `create_backbone` describe.
 
     Raises:
-        UserError: unknown name or argument, or no such weights.
+        UserError: unknown name or argument, or weights that are not there or do not fit.
     """
     explicit = backbone.get("new_classifier") or backbone.get("num_classes")
     if explicit is not None:
         return explicit
     model, weights_path = _blank(backbone), backbone.get("weights_path")
     if weights_path is not None:
-        _fit_classifier(model, of_one_model(read_state_dict(weights_path), model))
+        state = of_one_model(read_state_dict(weights_path), model)
+        _fit_classifier(model, state)
+        check_fit(model, weights_path, state)
     return int(model.num_classes)
 
 

@@ -47,6 +47,20 @@ def read_facts(path: str | Path) -> dict:
         return json.loads((file.metadata() or {}).get("facts", "{}"))
 
 
+def check_backbone(path: str | Path, name: str) -> None:
+    """Check that a student was trained for the backbone called `name`; files that do not say for which pass.
+
+    Raises:
+        UserError: it was trained for another one.
+    """
+    trained_for = _facts(path).get("backbone", name)
+    if trained_for != name:
+        raise UserError(
+            f"{path} was trained for the backbone '{trained_for}', the config's is '{name}': "
+            "change the backbone's name, or give the weights of another run"
+        )
+
+
 def read_student(path: str | Path, tail: nn.Module) -> dict[str, Tensor]:
     """Read a student's tensors; if the file has no tail, take those of `tail`.
 
@@ -54,12 +68,20 @@ def read_student(path: str | Path, tail: nn.Module) -> dict[str, Tensor]:
         UserError: not a weights file, or a student trained for another tail.
     """
     state = read_state_dict(path)
-    trained_for = read_facts(path).get("tail_sha256") if Path(path).suffix == ".safetensors" else None
+    trained_for = _facts(path).get("tail_sha256")
     if trained_for is not None:
         if trained_for != digest(tail):
-            raise UserError(f"{path} was trained for a backbone with other weights: check the backbone's weights_path")
+            raise UserError(
+                f"{path} was trained for a backbone with other weights or another cut: check the backbone's "
+                "weights_path and split_idx, or give the weights of another run"
+            )
         state.update({f"tail.{name}": tensor for name, tensor in tail.state_dict().items()})
     return state
+
+
+def _facts(path: str | Path) -> dict:
+    """Return what `read_facts` does; {} for other kinds of files."""
+    return read_facts(path) if Path(path).suffix == ".safetensors" else {}
 
 
 def digest(module: nn.Module) -> str:
@@ -90,7 +112,20 @@ def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | 
     try:
         model.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} does not fit {type(model).__name__}: {_differences(model, state)}") from error
+        raise UserError(_misfit(model, path, state)) from error
+
+
+def check_fit(model: nn.Module, path: str | Path, state: dict[str, Tensor]) -> None:
+    """Check names and shapes of a state dict without loading it; arguments and errors are those of `load_weights`."""
+    if _differences(model, state):
+        raise UserError(_misfit(model, path, state))
+
+
+def _misfit(model: nn.Module, path: str | Path, state: dict[str, Tensor]) -> str:
+    name = (
+        getattr(model, "pretrained_cfg", {}).get("architecture") or type(model).__name__
+    )  # timm's name, if it has one
+    return f"{path} does not fit {name}: {_differences(model, state)}"
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

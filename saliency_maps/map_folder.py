@@ -84,8 +84,8 @@ class MapFolder:
         if not (self.root / MANIFEST).is_file():
             self._refuse_folder_of_layers()
             raise UserError(
-                f"{self.root} has no {MANIFEST}: make the maps with `python saliency_maps/cam_prep/"
-                f"cam_map_generation.py --model MODEL --input IMAGES --output {self.root}`"
+                f"{self.root} has no {MANIFEST}: make the maps with saliency_maps/cam_prep/cam_map_generation.py "
+                "(saliency_maps/README.md; of a classifier of your own: config/own/README.md)"
             )
         manifest = read_json(self.root / MANIFEST)
         if not isinstance(manifest.get("settings", {}), dict):

@@ -19,6 +19,7 @@ from misc.deploy.server.run import Server, bound_socket
 from misc.deploy.server.sources import sources_of
 from misc.devices import default_device, usable_device
 from misc.errors import exit_on_user_error
+from misc.training.run_folder import WEIGHTS
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -26,7 +27,12 @@ def get_argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add("--config", action="append", required=True, metavar="FILE", help="of a student; may be repeated")
-    add("--weights", action="append", type=Path, metavar="FILE", help="one per --config; default: as scripts/decode.py")
+    given = parser.add_mutually_exclusive_group()
+    per_config = {"action": "append", "type": Path}
+    given.add_argument(
+        "--weights", **per_config, metavar="FILE", help="one per --config; default: as scripts/decode.py"
+    )
+    given.add_argument("--run_dir", **per_config, metavar="DIR", help="of a training, in place of --weights")
     add("--set", action="append", default=[], metavar="A.B=C", help="override one value of each config")
     add("--edge", action="append", default=[], type=Path, metavar="DIR", help="exported encoder, for everybody's page")
     add("--examples", action="store_true", help="show some test images of each config, to everybody")
@@ -62,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
 def load(args: argparse.Namespace) -> list[ServedModel]:
     """Return the models that the arguments name."""
     device = usable_device(args.device)
-    served = [source.load(device, args.examples) for source in sources_of(args.config, args.weights, args.set)]
+    weights = args.weights or [folder / WEIGHTS for folder in args.run_dir or []]
+    served = [source.load(device, args.examples) for source in sources_of(args.config, weights, args.set)]
     check_distinct([model.info for model in served])
     return served
 

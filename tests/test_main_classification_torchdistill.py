@@ -133,7 +133,9 @@ def test_two_stages_with_maps_train_and_test_through_bytes(command, resnet_maps,
     assert student["images"] == 20 and student["edge_parameters"] == 141_696
     assert student["sent_kb"] * 1024 == pytest.approx(student["strings_kb"] * 1024 + 11, abs=1e-6)
     assert trained["predictive_loss"] == trained["teacher"]["top1"] - student["top1"]
-    assert "tail_sha256" in read_facts(run / "weights.safetensors")  # training left the tail as it was
+    facts = read_facts(run / "weights.safetensors")
+    assert "tail_sha256" in facts  # training left the tail as it was
+    assert facts["backbone"] == "resnet18"
 
     main([*command("sg_resnet", "--test_only", "--run_dir", str(run))])
     assert json.loads((run / "test.json").read_text())["student"] == student
@@ -578,7 +580,7 @@ def test_mistakes_are_one_line_and_stop_before_training(command, tmp_path, capsy
 def test_weights_that_do_not_fit_are_named(command, workspace, tmp_path, capsys):
     wrong = str(workspace / "swin.safetensors")
     line = failure(capsys, [*command("phd_resnet"), "--set", f"models.teacher_model.kwargs.weights_path={wrong}"])
-    assert "does not fit ResNet" in line and "missing" in line and "conv1.weight" in line
+    assert "does not fit resnet18" in line and "missing" in line and "conv1.weight" in line
 
 
 def test_missing_maps_are_counted_and_named(command, resnet_maps, tmp_path, capsys):

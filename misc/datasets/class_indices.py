@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import yaml
 from timm.data import ImageNetInfo
 
 from misc.errors import UserError, nearest
+
+WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class folder in ImageNet
 
 
 def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Path | None = None) -> dict[str, int]:
@@ -34,12 +37,13 @@ def class_indices(folders: Sequence[str], num_classes: int, class_map: str | Pat
     if num_classes == len(wnids) and not strange:
         return {folder: wnids.index(folder) for folder in folders}
     # A subset without a mapping would get the wrong classes.
-    wrong = (
-        f"; '{strange[0]}' is no wnid of ImageNet-1k{nearest(strange[0], wnids)}" if num_classes == len(wnids) else ""
-    )
+    wrong = ""
+    if num_classes == len(wnids):
+        alike = nearest(strange[0], wnids) if WNID.fullmatch(strange[0]) else ""
+        wrong = f"; '{strange[0]}' is no wnid of ImageNet-1k{alike}"
     raise UserError(
         f"there are {len(folders)} class folders and the classifier has {num_classes} classes{wrong}: "
-        "give the class index of each folder as class_map"
+        "give a file with the class index of each folder as class_map"
     )
 
 
@@ -49,7 +53,7 @@ def digest(indices: Mapping[str, int]) -> str:
 
 
 def _of_file(path: Path, folders: Sequence[str], num_classes: int) -> dict[str, int]:
-    mapping = _read_mapping(path)
+    mapping = read_class_map(path)
     indices = {}
     for folder in folders:
         if folder not in mapping:
@@ -61,7 +65,12 @@ def _of_file(path: Path, folders: Sequence[str], num_classes: int) -> dict[str, 
     return indices
 
 
-def _read_mapping(path: Path) -> dict[str, object]:
+def read_class_map(path: Path) -> dict[str, object]:
+    """Return the mapping in a JSON or YAML file, its keys as text; its values are not checked.
+
+    Raises:
+        UserError: not such a file.
+    """
     try:
         content = yaml.safe_load(path.read_text())  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

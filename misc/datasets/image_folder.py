@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
 from misc.datasets.class_indices import class_indices
 from misc.errors import UserError, first_few
@@ -62,7 +63,7 @@ class ImageFolder(datasets.ImageFolder):
         try:
             super().__init__(str(root), transform, loader=read_rgb)
         except FileNotFoundError as error:
-            raise UserError(f"{root} is no data set: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{root} is no data set: {_what_is_missing(Path(root), labelled)}") from error
         self._reject_broken_files()
         self.num_classes = len(self.classes) if labelled else None
         if labelled and classifier is not None:
@@ -93,6 +94,14 @@ class ImageFolder(datasets.ImageFolder):
             broken = [path for path, fine in zip(paths, whole, strict=True) if not fine]
         if broken:
             raise UserError(f"{len(broken)} of {len(paths)} images are truncated or unreadable: {first_few(broken)}")
+
+
+def _what_is_missing(root: Path, labelled: bool) -> str:
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if labelled else [root]
+    if not folders:
+        return "it has no class folders"
+    without = (folder for folder in folders if not any(is_image_file(path.name) for path in folder.rglob("*")))
+    return f"no image in {next(without, root)} ({', '.join(IMG_EXTENSIONS)})"
 
 
 def read_rgb(path: str | Path) -> Image.Image:

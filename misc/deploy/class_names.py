@@ -1,6 +1,5 @@
 """What the classes of a student's classifier are called."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +7,27 @@ from timm.data import ImageNetInfo
 
 from misc.config.entries import student_path
 from misc.config.load import Config
-from misc.datasets.class_indices import class_indices
-
-WNID = re.compile(r"n\d{8}")  # WordNet's number of a noun, the name of a class folder in ImageNet
+from misc.datasets.class_indices import WNID, class_indices, read_class_map
 
 
 def class_names(config: Config, num_classes: int) -> list[str] | None:
     """Return the name of each class by its index, or None if the names are not known.
 
-    They are the class folders of the config's test data set, in the order of its `class_map`, if it is on disk and has
-    that many; WordNet's numbers become words. A classifier of 1,000 classes has ImageNet's names if its test folders
-    are some of ImageNet-1k's, or if there are none and it is a pretrained timm model.
+    They are those of the config's `class_map`, if there is one (a class that is not in it is called "class" and its
+    index), or the class folders of its test data set, if it is on disk and has that many; WordNet's numbers become
+    words. A classifier of 1,000 classes has ImageNet's names if its test folders are some of ImageNet-1k's, or if there
+    are none and it is a pretrained timm model.
 
     Args:
         config: a student's config.
         num_classes: the width of its classifier.
     """
+    class_map = labelling_of_test(config).get("class_map")
+    if class_map is not None:
+        return _words(_of_class_map(class_map, num_classes))
     folder, imagenet = folder_of_test(config), ImageNetInfo().label_names()
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder else []
-    class_map = labelling_of_test(config).get("class_map")
-    if names and class_map is not None:
-        indices = class_indices(names, num_classes, class_map)
-        names = sorted(names, key=indices.__getitem__) if len({*indices.values()}) == num_classes else []
-    elif len(names) != num_classes:
+    if len(names) != num_classes:
         known = set(names) <= set(imagenet) if names else _is_as_pretrained(config)
         names = imagenet if known and num_classes == len(imagenet) else []
     return _words(names) or None
@@ -54,6 +51,14 @@ def folder_of_test(config: Config) -> Path | None:
     else:
         folder = Path(config.construct(root))
     return folder if folder.is_dir() else None
+
+
+def _of_class_map(path: str, num_classes: int) -> list[str]:
+    """Return a name per class: of several folders with one class, the first."""
+    folders = list(read_class_map(Path(path)))
+    indices = class_indices(folders, num_classes, path)
+    names = {indices[folder]: folder for folder in reversed(folders)}
+    return [names.get(index, f"class {index}") for index in range(num_classes)]
 
 
 def _is_as_pretrained(config: Config) -> bool:

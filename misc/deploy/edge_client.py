@@ -30,9 +30,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import onnxruntime
-from PIL import Image
+try:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+except ImportError as missing:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"error: {missing.name} is missing: pip install -r requirements-edge.txt, which is beside this file")
 
 try:
     import constriction

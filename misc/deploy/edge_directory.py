@@ -1,8 +1,9 @@
-"""The exported directory: encoder.onnx, edge.json and a copy of the client; with variable rate, coder.onnx too."""
+"""The exported directory: encoder.onnx, edge.json, the client and what it needs; with variable rate, coder.onnx too."""
 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from misc.errors import UserError
 from misc.files import unwritable
 from model.halves import EdgeHalf
 
-ENCODER, CODER, DESCRIPTION, CLIENT = "encoder.onnx", "coder.onnx", "edge.json", "edge_client.py"
+ENCODER, CODER, DESCRIPTION = "encoder.onnx", "coder.onnx", "edge.json"
+CLIENT, REQUIREMENTS = "edge_client.py", "requirements-edge.txt"
 
 
 def description(config: Config, edge: EdgeHalf, order: list[dict], tables: dict) -> dict[str, Any]:
@@ -68,7 +70,8 @@ def write(
         content: from `description`.
         coder: the second graph of a model of variable rate.
     """
-    (folder / CLIENT).write_bytes(Path(edge_client.__file__).read_bytes())
+    for name in (CLIENT, REQUIREMENTS):
+        shutil.copyfile(Path(edge_client.__file__).with_name(name), folder / name)
     whole = {**content, "precision": precision, "sha256": _written(folder / ENCODER, graph)}
     if coder is not None:
         whole["coder_sha256"] = _written(folder / CODER, coder)
@@ -91,7 +94,7 @@ def staged(output: Path) -> Iterator[Path]:
         UserError: `output` cannot be written to, or holds files that no export wrote.
     """
     try:
-        known = {ENCODER, CODER, DESCRIPTION, CLIENT, "__pycache__"}
+        known = {ENCODER, CODER, DESCRIPTION, CLIENT, REQUIREMENTS, "__pycache__"}
         foreign = set(os.listdir(output)) - known if output.exists() else set()
         if foreign:
             raise UserError(f"{output} holds other files, {sorted(foreign)[0]} among them: choose another folder")
@@ -103,7 +106,7 @@ def staged(output: Path) -> Iterator[Path]:
         yield Path(folder)
         try:
             output.mkdir(exist_ok=True)
-            for name in (ENCODER, CODER, CLIENT, DESCRIPTION):
+            for name in (ENCODER, CODER, CLIENT, REQUIREMENTS, DESCRIPTION):
                 if (Path(folder) / name).exists():
                     os.replace(Path(folder) / name, output / name)
                 else:

@@ -15,6 +15,7 @@ from misc.distributed.batches import check_batches
 from misc.distributed.gradients import check_terms
 from misc.distributed.ranks import Ranks
 from misc.errors import UserError, did_you_mean
+from misc.files import file_sha256
 from model.backbone import Backbone
 from model.split import SplitClassifier
 from model.weights import digest
@@ -75,7 +76,10 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
         steps = _num_batches(config, stage["train_data_loader"], f"stage {number}, train_data_loader")
         _num_batches(config, stage["val_data_loader"], f"stage {number}, val_data_loader")
         if not steps:
-            raise UserError(f"stage {number} has no step to take: {len(images)} images are fewer than one batch")
+            size = build_loader(config, stage["train_data_loader"], "").batch_size
+            raise UserError(
+                f"stage {number} has no step to take: {len(images)} images are fewer than a batch of {size}"
+            )
         check_schedule(f"stage {number}", stage, steps)
         labels, classes = _num_labels(images), _num_classes(trained)
         if labels not in (None, classes):
@@ -93,6 +97,33 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
             raise UserError(f"stage {number}, optimizer: {ignored} is not read here, write {read}")
         for group in optimizer.get(read, []):
             _check_module_path(group["module"], trained, f"stage {number}, optimizer")
+
+
+def other_classifiers_maps(config: dict) -> list[str]:
+    """Return a line per stage whose saliency maps explain another classifier than the teacher.
+
+    The two are told apart by timm's name and, where both are known, by the weights file: maps of another classifier are
+    a valid experiment, and an easy mistake.
+    """
+    teacher = config["models"].get("teacher_model", {}).get("kwargs", {})
+    lines = []
+    for number, stage in enumerate(stages_of(config["train"]), 1):
+        images = config["datasets"][stage["train_data_loader"]["dataset_id"]]
+        if not getattr(images, "has_maps", False):
+            continue
+        made_by = {**images.maps.manifest.get("settings", {}), **images.maps.manifest}
+        if made_by.get("model") != teacher.get("name"):
+            wrong = f"those of {made_by.get('model')}"
+        elif _another_file(made_by.get("weights_sha256"), teacher.get("weights_path")):
+            wrong = "those of other weights"
+        else:
+            continue
+        lines.append(f"Stage {number}: the maps in {images.maps.root} are {wrong}, not of the teacher")
+    return lines
+
+
+def _another_file(sha256: str | None, path: str | None) -> bool:
+    return sha256 is not None and path is not None and file_sha256(path) != sha256
 
 
 def _num_batches(config: dict, loader_config: dict, place: str) -> int:

@@ -75,6 +75,8 @@ def train(
         initial = loop.initial_digests
         if isinstance(trained, SplitClassifier) and digest(trained.entropy_model) != initial["entropy_model"]:
             trained.update(force=True, update_quantiles=True)
+        if isinstance(trained, SplitClassifier):
+            facts["backbone"] = trained_model(config["models"])["kwargs"]["backbone"]["name"]
         save_weights(trained, weights, initial.get("tail"), val_top1=round(loop.best_top1, 3), **facts)
         remove_checkpoints(run_dir)
     ranks.wait()

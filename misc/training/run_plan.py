@@ -11,7 +11,7 @@ from misc.config import LoadedConfig
 from misc.devices import usable_autocast
 from misc.distributed.ranks import ALONE, Ranks, describe_device
 from misc.training.checkpoint import describe_resume_point, find_checkpoint
-from misc.training.checks import check_training, stages_of
+from misc.training.checks import check_training, other_classifiers_maps, stages_of
 from misc.training.loop import train
 from misc.training.run_folder import WEIGHTS, find_weights, resume_run, start_run
 
@@ -107,6 +107,8 @@ def train_run(
         resume_run(run_dir, seed)
     resumed = "" if checkpoint is None else f", resumed at {describe_resume_point(checkpoint)}"
     print(f"Training on {describe_device(device, ranks)} in {run_dir}{resumed}", flush=True)
+    for line in other_classifiers_maps(config.data):
+        print(line, flush=True)
     wanted = [stage.get("autocast") for stage in stages_of(config.data["train"])]
     if any(usable_autocast(dtype, device) != dtype for dtype in wanted):
         print("Computing in float32: this CPU has no fast bfloat16", flush=True)

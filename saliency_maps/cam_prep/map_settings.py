@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from misc.datasets.class_indices import digest
+from misc.files import file_sha256
 from saliency_maps.cam_prep.methods.cam_methods import CAM_METHODS
 from saliency_maps.cam_prep.methods.target_layers import TargetLayer
-from saliency_maps.cam_prep.teacher import InputFormat, Teacher, file_sha256
+from saliency_maps.cam_prep.teacher import InputFormat, Teacher
 
 
 def map_settings(

@@ -1,6 +1,5 @@
 """The teacher: an uncut timm classifier, its weights and preprocessing."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,9 +115,3 @@ def input_format(model: nn.Module, input_size: int | None = None) -> InputFormat
     if getattr(patch_embed, "strict_img_size", False) and size != tuple(own_size):
         raise UserError(f"the model takes images of {own_size[0]}x{own_size[1]} only, --input_size is {input_size}")
     return InputFormat(size, tuple(config["mean"]), tuple(config["std"]))
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

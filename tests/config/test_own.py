@@ -97,7 +97,7 @@ def test_the_others_train(own, tmp_path, name):
     [
         ("dataset_root=nowhere", "no data set at"),
         ("vars.backbone.name=resnet10", "timm has no model 'resnet10'; did you mean 'resnet10"),
-        ("vars.backbone.name=resnet14t", "does not fit ResNet: "),
+        ("vars.backbone.name=resnet14t", "does not fit resnet14t: "),
         ("vars.backbone.weights_path=nowhere.pth", "no weights at nowhere.pth"),
         ("class_map=nowhere.yaml", "nowhere.yaml cannot be read"),
         ("models.student_model.kwargs.decoder=atuo", "decoder is 'atuo'; expected a decoder or 'auto'"),

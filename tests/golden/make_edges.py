@@ -78,7 +78,8 @@ def make(prior: str) -> None:
     if gains is not None:
         graphs.insert(0, onnx_graph(EncoderGraph(edge), ["latent"]))
     edge_directory.write(folder, graphs[0], "float32", content, *graphs[1:])
-    (folder / edge_directory.CLIENT).unlink()
+    for name in (edge_directory.CLIENT, edge_directory.REQUIREMENTS):
+        (folder / name).unlink()
     for number, image in enumerate(generated_samples(IMAGES).images):
         level = None if gains is None else gains.level_of(RATES[number])
         (stream,) = edge.encode(TRANSFORM(image)[None], level)

@@ -130,6 +130,12 @@ def test_the_number_of_classes_is_that_of_the_weights(name, tmp_path):
     assert num_classes_of({"name": name, "pretrained": True}) == 1000
 
 
+def test_the_classes_of_weights_that_do_not_fit_are_not_guessed(tmp_path):
+    torch.save(create_timm_model("resnet18", num_classes=5).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"does not fit resnet14t: .* missing"):
+        num_classes_of({"name": "resnet14t", "weights_path": str(tmp_path / "weights.pth")})
+
+
 def test_weights_of_another_number_of_classes_than_given_are_refused(tmp_path):
     weights = str(tmp_path / "weights.safetensors")
     save_file(create_timm_model("resnet10t", num_classes=5).state_dict(), weights)

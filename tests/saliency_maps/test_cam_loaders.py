@@ -109,10 +109,10 @@ def test_pairs_do_not_depend_on_where_the_data_set_lies(paired, tmp_path):
     assert len(ImageFolderWithMaps(f"{elsewhere}/", str(maps), keep)) == 3
 
 
-def test_no_manifest_names_the_command(paired):
+def test_no_manifest_names_what_makes_the_maps(paired):
     images, maps = paired
     (maps / MANIFEST).unlink()
-    with pytest.raises(UserError, match=r"cam_map_generation\.py --model MODEL --input"):
+    with pytest.raises(UserError, match=r"cam_map_generation\.py .*config/own/README.md"):
         ImageFolderWithMaps(images, maps, keep)
 
 

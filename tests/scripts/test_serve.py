@@ -44,6 +44,7 @@ def refused(capsys, *arguments) -> str:
         (["--weights", "none.safetensors"], "no weights at none.safetensors"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--config", CONFIG, "--weights", WEIGHTS, "--weights", WEIGHTS], "have the same fingerprint"),
+        (["--run_dir", "none"], "no weights at none/weights.safetensors"),
         (["--weights", WEIGHTS, "--edge", "config"], "has no edge.json"),
         (["--weights", SWIN_WEIGHTS], "sg_swin.safetensors"),
     ],

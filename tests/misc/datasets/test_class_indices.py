@@ -47,7 +47,9 @@ def test_what_cannot_be_matched_is_refused(folders, num_classes):
         class_indices(folders, num_classes)
 
 
-def test_a_folder_that_is_no_wnid_is_named_with_the_nearest_one():
+def test_a_folder_that_is_no_wnid_is_named_and_only_a_number_has_a_nearest_one():
+    with pytest.raises(UserError, match="'cat' is no wnid of ImageNet-1k: give a file"):
+        class_indices(["cat", "n01443537"], 1000)
     with pytest.raises(UserError, match="'n01440765' is no wnid of ImageNet-1k; the nearest there is 'n01440764'"):
         class_indices(["n01443537", "n01440765"], 1000)
 

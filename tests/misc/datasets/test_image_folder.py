@@ -43,8 +43,14 @@ def test_truncated_files_are_named_before_any_epoch(folder):
 def test_missing_and_empty_folders_are_named(tmp_path):
     with pytest.raises(UserError, match="no data set at"):
         ImageFolder(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is no data set"):
+    with pytest.raises(UserError, match=r"is no data set: it has no class folders"):
         ImageFolder(tmp_path)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "photo.heic").touch()
+    with pytest.raises(UserError, match=r"is no data set: no image in .*/cat \(\.jpg, "):
+        ImageFolder(tmp_path)
+    with pytest.raises(UserError, match=rf"is no data set: no image in {tmp_path} \(\.jpg, "):
+        ImageFolder(tmp_path, labelled=False)
 
 
 @pytest.mark.parametrize("name", ["grey.png", "grey.tif"])

@@ -42,8 +42,12 @@ def test_a_class_map_gives_the_order(root):
     add_classes(root, "ant", "bee", "cat")
     (root / "classes.yaml").write_text("{ant: 2, bee: 0, cat: 1}")
     assert names(OWN, root, 3, f"class_map={root / 'classes.yaml'}") == ["bee", "cat", "ant"]
-    (root / "classes.yaml").write_text("{ant: 2, bee: 0, cat: 5}")
-    assert names(OWN, root, 6, f"class_map={root / 'classes.yaml'}") is None
+
+
+def test_a_class_map_names_classes_without_a_folder_and_leaves_the_others_their_index(root):
+    add_classes(root, "ant")
+    (root / "classes.yaml").write_text("{ant: 2, bee: 0, wasp: 0}")
+    assert names(OWN, root, 4, f"class_map={root / 'classes.yaml'}") == ["bee", "class 1", "ant", "class 3"]
 
 
 def test_some_of_imagenets_folders_have_all_of_its_names(root):

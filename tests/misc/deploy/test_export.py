@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from misc.config import compose_config, image_transform
 from misc.deploy import check_export, edge_client, edge_directory, export, load_edge
@@ -17,7 +17,6 @@ from misc.deploy.edge_client import EdgeEncoder
 from misc.deploy.quantize import quantized
 from misc.deploy.sample_images import Samples, generated_samples, samples_of
 from misc.errors import UserError
-from misc.files import ROOT
 from model import entropy
 from model.coding.bitstream import unpack
 from model.coding.channel import Call
@@ -29,6 +28,7 @@ from tests.golden.make_edges import FOLDER, PRIORS, TRANSFORM, edge_of
 
 CONFIG = "config/quickstart/sg_resnet.yaml"
 IMAGES = 1000
+FILES = ["encoder.onnx", "edge.json", "edge_client.py", "requirements-edge.txt"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def no_data(tmp_path, monkeypatch):
 
 def test_an_export_encodes_as_the_model_does(tmp_path, no_data, capsys):
     main(["--config", CONFIG, "-o", str(tmp_path / "edge"), *no_data])
-    assert {path.name for path in (tmp_path / "edge").iterdir()} == {"encoder.onnx", "edge.json", "edge_client.py"}
+    assert {path.name for path in (tmp_path / "edge").iterdir()} == set(FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["edge"]
     out = capsys.readouterr().out
     assert "5 generated images: all streams equal those of scripts/encode.py" in out
@@ -52,6 +52,26 @@ def test_an_export_encodes_as_the_model_does(tmp_path, no_data, capsys):
     encode.main(["--config", CONFIG, "-o", str(tmp_path / "expected"), *map(str, paths)])
     edge_client.main(["encode", str(tmp_path / "edge"), *map(str, paths), "-o", str(tmp_path / "got")])
     assert streams_of(tmp_path / "got") == streams_of(tmp_path / "expected")
+
+
+def test_a_student_of_another_backbone_is_refused(tmp_path, no_data, capsys):
+    state = load_file("resources/weights/quickstart/sg_resnet.safetensors")
+    save_file(state, tmp_path / "other.safetensors", {"facts": json.dumps({"backbone": "resnet34"})})
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "--config",
+                CONFIG,
+                "--weights",
+                str(tmp_path / "other.safetensors"),
+                "-o",
+                str(tmp_path / "edge"),
+                *no_data,
+            ]
+        )
+    line = capsys.readouterr().err
+    assert "was trained for the backbone 'resnet34', the config's is 'resnet18'" in line
+    assert not (tmp_path / "edge").exists()
 
 
 def test_an_int8_export_keeps_the_fingerprint_and_tells_the_difference(tmp_path, no_data, capsys, monkeypatch):
@@ -199,9 +219,9 @@ def test_an_image_that_the_client_refuses_is_one_line(tmp_path, no_data, capsys)
 def test_an_export_may_be_repeated_after_its_client_was_imported(tmp_path):
     (tmp_path / "edge" / "__pycache__").mkdir(parents=True)
     with edge_directory.staged(tmp_path / "edge") as folder:
-        for name in ("encoder.onnx", "edge_client.py", "edge.json"):
+        for name in FILES:
             (folder / name).touch()
-    assert len(list((tmp_path / "edge").iterdir())) == 4
+    assert {path.name for path in (tmp_path / "edge").iterdir()} == {*FILES, "__pycache__"}
 
 
 @pytest.mark.slow
@@ -229,7 +249,7 @@ def test_the_client_runs_in_an_environment_of_its_own(tmp_path, no_data):
     main(["--config", CONFIG, "-o", str(tmp_path / "edge"), *no_data])
     venv.create(tmp_path / "slim", with_pip=True)
     python = tmp_path / "slim" / "bin" / "python"
-    requirements = ROOT / "misc" / "deploy" / "requirements-edge.txt"
+    requirements = tmp_path / "edge" / "requirements-edge.txt"
     pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", requirements]
     subprocess.run(pip, check=True, timeout=600)
     (path,) = write_images(tmp_path / "images", 1)

@@ -1,11 +1,14 @@
 """Checks before training: stages, and the length of schedules."""
 
+from hashlib import sha256
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.data import SequentialSampler, TensorDataset
 
 from misc.errors import UserError
-from misc.training.checks import check_schedule, plan_schedules, stages_of
+from misc.training.checks import check_schedule, other_classifiers_maps, plan_schedules, stages_of
 
 
 def test_stages_go_by_number_and_a_single_stage_is_its_own():
@@ -49,3 +52,25 @@ def test_a_cycle_that_a_config_sets_to_another_length_is_refused(length):
     with pytest.raises(UserError, match=r"stage 1 takes 10 scheduler steps, its scheduler is set up for [78]: leave"):
         check_schedule("stage 1", stage, 5)
     check_schedule("stage 1", {**stage, "scheduler": None}, 5)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "wrong"),
+    [
+        ({"settings": {"model": "resnet18"}, "weights_sha256": None}, None),
+        ({"settings": {"model": "resnet18"}, "weights_sha256": sha256(b"its").hexdigest()}, None),
+        ({"settings": {"model": "resnet18"}, "weights_sha256": sha256(b"other").hexdigest()}, "those of other weights"),
+        ({"settings": {"model": "resnet34"}, "weights_sha256": None}, "those of resnet34"),
+    ],
+)
+def test_maps_of_another_classifier_are_told(tmp_path, manifest, wrong):
+    (tmp_path / "weights.pth").write_bytes(b"its")
+    images = SimpleNamespace(has_maps=True, maps=SimpleNamespace(root="maps", manifest=manifest))
+    teacher = {"name": "resnet18", "weights_path": str(tmp_path / "weights.pth")}
+    config = {
+        "models": {"teacher_model": {"kwargs": teacher}},
+        "datasets": {"train": images},
+        "train": {"stage1": {"train_data_loader": {"dataset_id": "train"}}},
+    }
+    expected = [] if wrong is None else [f"Stage 1: the maps in maps are {wrong}, not of the teacher"]
+    assert other_classifiers_maps(config) == expected
