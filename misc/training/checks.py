@@ -111,10 +111,11 @@ def other_classifiers_maps(config: dict) -> list[str]:
         images = config["datasets"][stage["train_data_loader"]["dataset_id"]]
         if not getattr(images, "has_maps", False):
             continue
-        made_by = {**images.maps.manifest.get("settings", {}), **images.maps.manifest}
-        if made_by.get("model") != teacher.get("name"):
-            wrong = f"those of {made_by.get('model')}"
-        elif _another_file(made_by.get("weights_sha256"), teacher.get("weights_path")):
+        manifest = images.maps.manifest
+        name = manifest.get("settings", {}).get("model")
+        if name != teacher.get("name"):
+            wrong = f"those of {name}"
+        elif _another_file(manifest.get("weights_sha256"), teacher.get("weights_path")):
             wrong = "those of other weights"
         else:
             continue
