@@ -55,20 +55,11 @@ def test_an_export_encodes_as_the_model_does(tmp_path, no_data, capsys):
 
 
 def test_a_student_of_another_backbone_is_refused(tmp_path, no_data, capsys):
-    state = load_file("resources/weights/quickstart/sg_resnet.safetensors")
-    save_file(state, tmp_path / "other.safetensors", {"facts": json.dumps({"backbone": "resnet34"})})
+    weights = tmp_path / "other.safetensors"
+    facts = {"facts": json.dumps({"backbone": "resnet34"})}
+    save_file(load_file("resources/weights/quickstart/sg_resnet.safetensors"), weights, facts)
     with pytest.raises(SystemExit):
-        main(
-            [
-                "--config",
-                CONFIG,
-                "--weights",
-                str(tmp_path / "other.safetensors"),
-                "-o",
-                str(tmp_path / "edge"),
-                *no_data,
-            ]
-        )
+        main(["--config", CONFIG, "--weights", str(weights), "-o", str(tmp_path / "edge"), *no_data])
     line = capsys.readouterr().err
     assert "was trained for the backbone 'resnet34', the config's is 'resnet18'" in line
     assert not (tmp_path / "edge").exists()
