@@ -112,20 +112,19 @@ def load_weights(model: nn.Module, path: str | Path, state: dict[str, Tensor] | 
     try:
         model.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(_misfit(model, path, state)) from error
+        raise UserError(_misfit(model, path, _differences(model, state))) from error
 
 
 def check_fit(model: nn.Module, path: str | Path, state: dict[str, Tensor]) -> None:
     """Check names and shapes of a state dict without loading it; arguments and errors are those of `load_weights`."""
-    if _differences(model, state):
-        raise UserError(_misfit(model, path, state))
+    differences = _differences(model, state)
+    if differences:
+        raise UserError(_misfit(model, path, differences))
 
 
-def _misfit(model: nn.Module, path: str | Path, state: dict[str, Tensor]) -> str:
-    name = (
-        getattr(model, "pretrained_cfg", {}).get("architecture") or type(model).__name__
-    )  # timm's name, if it has one
-    return f"{path} does not fit {name}: {_differences(model, state)}"
+def _misfit(model: nn.Module, path: str | Path, differences: str) -> str:
+    timm_name = getattr(model, "pretrained_cfg", {}).get("architecture")
+    return f"{path} does not fit {timm_name or type(model).__name__}: {differences}"
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Decode streams to classes, as a server does: only the entropy model, the decoder and the tail are loaded.
 
-Print the five most probable classes of every stream, by the teacher's class indexes.
+Print the five most probable classes of every stream, by name where the config or its test images tell the names.
 """
 
 import argparse
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from misc.config.entries import num_classes
 from misc.config.load import compose_config
 from misc.deploy.arguments import add_student, output_paths, weights_of
+from misc.deploy.class_names import class_names
 from misc.deploy.load import load_server
 from misc.deploy.results import npy, ranking
 from misc.devices import usable_device
@@ -33,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     device = usable_device(args.device)
     config = compose_config(args.config, args.set, mode="test")
     server = load_server(config, weights_of(config, args)).to(device, memory_format=torch.channels_last)
+    names = class_names(config, num_classes(config))
     outputs = output_paths(args.streams, args.feature, ".npy") if args.feature else [None] * len(args.streams)
     for path, output in zip(args.streams, outputs, strict=True):
         try:
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         if output:
             with written(output) as file:
                 file.write(npy(h_hat[0]))
-        print(f"{path}: {ranking(logits[0])}")
+        print(f"{path}: {ranking(logits[0], names)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the server reports: a ranking of classes, and features as NumPy files."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -8,11 +9,16 @@ from torch import Tensor
 NUM_CLASSES = 5
 
 
-def ranking(logits: Tensor) -> str:
-    """Return the five most probable classes with their probabilities in percent, from logits (num_classes,)."""
+def ranking(logits: Tensor, names: Sequence[str] | None = None) -> str:
+    """Return the five most probable classes with their probabilities in percent.
+
+    Args:
+        logits: (num_classes,).
+        names: of the classes, by index; without them, classes are called "class" and their index.
+    """
     probabilities, classes = logits.float().softmax(0).topk(min(NUM_CLASSES, len(logits)))
-    pairs = zip(classes.tolist(), probabilities.tolist(), strict=True)
-    return ", ".join(f"class {number} {probability:.1%}" for number, probability in pairs)
+    called = [names[number] if names else f"class {number}" for number in classes.tolist()]
+    return ", ".join(f"{name} {value:.1%}" for name, value in zip(called, probabilities.tolist(), strict=True))
 
 
 def npy(tensor: Tensor) -> bytes:

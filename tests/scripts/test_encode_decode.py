@@ -54,15 +54,18 @@ def refused(capsys, program, *arguments, **options) -> str:
 
 
 def test_stream_becomes_classes_and_a_feature(tmp_path, image, capsys):
+    names = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
+    for name in names:
+        (tmp_path / "digits" / "val" / name).mkdir(parents=True)
     (stream,) = run_encode(tmp_path, image)
     assert capsys.readouterr().out == f"{image} -> {stream}  {stream.stat().st_size} bytes\n"
-    run_decode(stream, more=["--feature", str(tmp_path / "features")])
+    options = ["--feature", str(tmp_path / "features"), "--set", f"dataset_root={tmp_path / 'digits'}"]
+    run_decode(stream, more=options)
     line = capsys.readouterr().out
-    assert line.startswith(f"{stream}: class ") and line.count("%") == 5
     server = load_server(compose_config(RESNET, mode="test"), WEIGHTS).to(memory_format=torch.channels_last)
     h_hat = server.features([stream.read_bytes()])[0]
     assert np.array_equal(np.load(tmp_path / "features" / "photo.npy"), h_hat.numpy())
-    assert line == f"{stream}: {ranking(server.logits(h_hat[None])[0])}\n"
+    assert line == f"{stream}: {ranking(server.logits(h_hat[None])[0], names)}\n"
 
 
 @pytest.mark.parametrize(("mode", "size"), [("L", (64, 64)), ("RGBA", (100, 37)), ("P", (8, 200)), ("1", (1, 1))])
