@@ -97,7 +97,8 @@ def _check_stride(backbone: Backbone, blueprint: Blueprint, shape: tuple[int, ..
     # A ViT's h are tokens, its prefix tokens fewer than needed for a larger square.
     stride = side // math.isqrt(shape[0]) if len(shape) == 2 else round(side / shape[1])
     if stride != blueprint.stride:
+        remedy = "give a decoder" if len(shape) == 2 else "change split_idx, or give a decoder"  # ViTs have one stride
         raise UserError(
             f"{blueprint.decoder.__name__} restores a feature at 1/{blueprint.stride} of the image's size, the cut of "
-            f"this {backbone.family.__name__} is at 1/{stride}: change split_idx, or give a decoder"
+            f"this {backbone.family.__name__} is at 1/{stride}: {remedy}"
         )

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from misc.errors import UserError, first_few
 from misc.files import write_atomically
 
+COUNTER = ".num_batches_tracked"  # of batch normalisation; torch takes 0 where an old file lacks it
+AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the averages
+
 
 def save_weights(
     model: nn.Module, path: str | Path, tail_digest: str | None = None, half: Sequence[str] = (), **facts: object
@@ -42,9 +45,17 @@ def save_weights(
 
 
 def read_facts(path: str | Path) -> dict:
-    """Return the facts given to `save_weights`; {} for other files."""
-    with safetensors.safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get("facts", "{}"))
+    """Return the facts given to `save_weights`; {} for other safetensors files.
+
+    Raises:
+        UserError: no such file, or not safetensors.
+    """
+    _check_exists(path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("facts", "{}"))
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file") from error
 
 
 def check_backbone(path: str | Path, name: str) -> None:
@@ -131,8 +142,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name with timm's loader, without unpickling objects.
 
     From a training checkpoint it takes the model's tensors, where there is an exponential moving average (timm's
-    `state_dict_ema`, `model_ema`) that one's, and removes the prefixes of DistributedDataParallel and torch.compile.
-    Floating-point tensors become float32.
+    `state_dict_ema`, torchvision's `model_ema`) that one's, and removes the prefixes of DistributedDataParallel and
+    torch.compile. Floating-point tensors become float32.
 
     Args:
         path: safetensors, or what `torch.save` wrote: a state dict, or a checkpoint of timm, torchvision or Lightning.
@@ -141,14 +152,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         UserError: no such file, or not one of these.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no weights at {path}: check the path")
+    _check_exists(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # timm's training script keeps its arguments
             state = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
+        state.pop(AVERAGED, None)
         return {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
     except (SafetensorError, RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a weights file (safetensors, or a state dict of tensors alone)") from error
+        expected = "not a weights file (safetensors, or a state dict of tensors alone)"
+        raise UserError(f"{path} is {expected}{_objects_in(path)}") from error
+
+
+def _check_exists(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"no weights at {path}: check the path")
+
+
+def _objects_in(path: Path) -> str:
+    """Return what keeps a file of `torch.save` from being read, or "" for other files."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return ""
+    return f": it holds {first_few(found)}; save model.state_dict() instead" if found else ""
 
 
 def of_one_model(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -160,20 +186,22 @@ def of_one_model(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
     Raises:
         UserError: several such prefixes, of a teacher and a student for example.
     """
-    names = list(model.state_dict())
+    names = [name for name in model.state_dict() if not name.endswith(COUNTER)]
     if all(name in state for name in names):
         return state
     prefixes = [name.removesuffix(names[0]) for name in state if name.endswith(f".{names[0]}")]
     fitting = [prefix for prefix in prefixes if all(prefix + name in state for name in names)]
     if len(fitting) > 1:
         raise UserError(f"the weights hold {len(fitting)} networks ({first_few(fitting)}): save one of them alone")
-    return {name: state[fitting[0] + name] for name in names} if fitting else state
+    if not fitting:
+        return state
+    return {name: state[fitting[0] + name] for name in model.state_dict() if fitting[0] + name in state}
 
 
 def _differences(model: nn.Module, state: dict[str, Tensor]) -> str:
     wanted = model.state_dict()
     findings = {
-        "missing": [key for key in wanted if key not in state],
+        "missing": [key for key in wanted if key not in state and not key.endswith(COUNTER)],
         "unexpected": [key for key in state if key not in wanted],
         "of another shape": [key for key in wanted if key in state and wanted[key].shape != state[key].shape],
     }

@@ -36,7 +36,7 @@ def expanded(coded: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     state = dict(model.state_dict())
     missing = [name for name, _ in model.named_parameters() if not _is_coded(coded, name) and name not in coded]
     if missing:
-        raise UserError(f"{len(missing)} tensors have neither values nor codes: {first_few(missing)}")
+        raise UserError(f"{len(missing)} tensors have neither values nor codes with a codebook: {first_few(missing)}")
     for name, like in state.items():
         if _is_coded(coded, name):
             codebook, codes = (coded[f"{name.removesuffix('.weight')}.{part}"] for part in ("codebook", "codes_matrix"))
@@ -50,7 +50,8 @@ def expanded(coded: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _is_coded(coded: dict[str, Tensor], name: str) -> bool:
-    return name.endswith(".weight") and f"{name.removesuffix('.weight')}.codes_matrix" in coded
+    layer = name.removesuffix(".weight")
+    return name != layer and f"{layer}.codes_matrix" in coded and f"{layer}.codebook" in coded
 
 
 @exit_on_user_error

@@ -1,4 +1,4 @@
-"""Prepare a data set: train/ and val/ with a folder per class, and a manifest."""
+"""Prepare a data set: train/, with a folder per class or source, val/, with a folder per class, and a manifest."""
 
 import argparse
 from pathlib import Path
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{source}: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}")
     print(
         f"{args.output}: {manifest['num_train']:,} training and {manifest['num_val']:,} validation images, "
-        f"{len(list((args.output / 'val').iterdir()))} classes"
+        f"{sum(path.is_dir() for path in (args.output / 'val').iterdir())} classes"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from misc.counts import positive
 from misc.deploy.server.app import create_app
 from misc.deploy.server.batcher import Batcher
 from misc.deploy.server.decoding import StreamDecoder
@@ -72,14 +73,6 @@ def load(args: argparse.Namespace) -> list[ServedModel]:
     served = [source.load(device, args.examples) for source in sources_of(args.config, weights, args.set)]
     check_distinct([model.info for model in served])
     return served
-
-
-def positive(text: str) -> int:
-    """Return a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, not {number}")
-    return number
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ command that is started again resumes its run:
     python scripts/sweep.py FILE --list --only 'phd_resnet-*' > commands
     sbatch --array=1-$(wc -l < commands) --gpus=1 --wrap 'sh -c "$(sed -n ${SLURM_ARRAY_TASK_ID}p commands)"'
 
-Runs that begin with another run's weights must be listed after that run has ended; runs that need maps are not listed
-before their maps are there. Repeated without `--list`, the command makes what is missing and the table.
+Runs that begin with another run's weights are not listed before that run is done, nor runs that need maps before their
+maps are there. Repeated without `--list`, the command makes what is missing and the table.
 """
 
 import argparse
@@ -47,11 +47,12 @@ from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
+from misc.counts import positive
 from misc.errors import exit_on_user_error
 from misc.sweeps.cluster import ray_cluster
 from misc.sweeps.execute import make_runs, time_students
 from misc.sweeps.maps import Maps
-from misc.sweeps.plan import Run, needed_maps, read_sweep, selected
+from misc.sweeps.plan import Run, names, needed_maps, read_sweep, selected
 from misc.sweeps.table import rows_of, summary, write_rows
 from saliency_maps.map_folder import MANIFEST
 
@@ -62,7 +63,9 @@ def get_argparser() -> argparse.ArgumentParser:
     parser.add_argument("sweep", type=Path, metavar="FILE", help="the sweep file")
     parser.add_argument("--device", help="device of every run (default: that of the run)")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="runs by name, such as phd_* (default: all)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: 1; with --ray, all of a group)")
+    parser.add_argument(
+        "--jobs", type=positive, metavar="N", help="runs at a time (default: 1; with --ray, all of a group)"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="make the runs on this Ray cluster: HOST:PORT, auto or local")
     parser.add_argument(
         "--list", action="store_true", help="print the commands of the runs that are not done, make none"
@@ -71,14 +74,19 @@ def get_argparser() -> argparse.ArgumentParser:
 
 
 def print_commands(runs: Sequence[Run], needs: Mapping[Run, Maps | None], device: str | None) -> None:
-    """Print the commands of runs on stdout; on stderr, those that make the maps of runs which have to wait for them."""
-    missing = {maps for run in runs if (maps := needs[run]) and not (maps.folder / MANIFEST).is_file()}
+    """Print the commands of runs on stdout; on stderr, what others wait for, and which commands begin a run anew."""
+    missing = dict.fromkeys(maps for run in runs if (maps := needs[run]) and not (maps.folder / MANIFEST).is_file())
     for maps in missing:
         waiting = sum(needs[run] == maps for run in runs)
         print(f"# {waiting} runs need these maps first:\n{shlex.join(maps.command(device))}", file=sys.stderr)
+    undone = names(runs)
     for run in runs:
-        if needs[run] not in missing:
-            print(shlex.join(run.command(device, resume=True)))
+        if run.begins_with in undone:
+            print(f"# {run.name} begins with the weights of {run.begins_with}: list it after that run", file=sys.stderr)
+        elif needs[run] not in missing:
+            if run.is_outdated():
+                print(f"# {run.name} begins anew: list it again to resume it", file=sys.stderr)
+            print(shlex.join(run.command(device)))
 
 
 @exit_on_user_error

@@ -37,18 +37,23 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
         validation set.
 
     Raises:
-        UserError: a folder that is missing, validation images in a source, two sources of one name, or `root` holds
-            something else.
+        UserError: a folder that is missing or without an image to use, a source that holds `val` or `root` or lies in
+            `val`, two sources of one name, or `root` holds something else.
     """
     for folder in (*sources, val):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: expected one with images")
-        if folder is not val and val.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"the validation images in {val} lie in {folder}, whose images would be trained on")
-    sources = sorted(source.resolve() for source in sources)
+    sources, val = sorted(source.resolve() for source in sources), val.resolve()
+    for source in sources:
+        if val.is_relative_to(source):
+            raise UserError(f"the validation images in {val} lie in {source}, whose images would be trained on")
+        if source.is_relative_to(val):
+            raise UserError(f"{source} is a part of the validation images in {val}, and would be trained on")
+        if root.resolve().is_relative_to(source):
+            raise UserError(f"{root} lies in {source}, whose images are copied to it: name a folder elsewhere")
     if doubled := [name for name, times in Counter(source.name for source in sources).items() if times > 1]:
         raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
-    wanted = {"train": [*map(str, sources)], "val": str(val.resolve()), "at_most": at_most}
+    wanted = {"train": [*map(str, sources)], "val": str(val), "at_most": at_most}
 
     def write(folder: Path) -> dict[str, Any]:
         kinds = {(source, path): kind for source in sources for path, kind in _kinds(source)}
@@ -62,10 +67,21 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
             if kind == "kept":
                 _copy(path, folder / "train" / source.name / path.relative_to(source))
         shutil.copytree(val, folder / "val", dirs_exist_ok=True)
+        num_train = sum(each["kept"] for each in counts.values())
         num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in (folder / "val").rglob("*"))
-        return {"sources": counts, "num_train": sum(each["kept"] for each in counts.values()), "num_val": num_val}
+        if not num_train:
+            raise UserError(f"no image to train on in {first_few(sources)}: found {_found(counts)}")
+        if not num_val:
+            raise UserError(f"no validation image in {val}: expected a folder of images per class")
+        return {"sources": counts, "num_train": num_train, "num_val": num_val}
 
     return make_data_set(root, {"data_set": "photographs", **wanted}, write)
+
+
+def _found(counts: dict[str, dict[str, int]]) -> str:
+    """Return how many images are of which kind, over all sources."""
+    totals: Counter[str] = sum(map(Counter, counts.values()), Counter())
+    return ", ".join(f"{count:,} {kind}" for kind, count in totals.items()) or "none"
 
 
 def _kinds(source: Path) -> list[tuple[Path, str]]:

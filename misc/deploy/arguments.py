@@ -6,6 +6,7 @@ from pathlib import Path
 
 from misc.config.entries import student_path
 from misc.config.load import Config
+from misc.counts import positive
 from misc.devices import default_device
 from misc.errors import UserError
 from misc.training.run_folder import WEIGHTS, default_run_dir, find_weights
@@ -29,14 +30,6 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--rate", type=float, metavar="R", help="0 (smallest streams) to 1 (largest); default: 0.5")
     rate.add_argument("--max_bytes", type=positive, metavar="N", help="the highest rate at which a stream fits N bytes")
-
-
-def positive(text: str) -> int:
-    """Parse a positive integer."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
 
 
 def weights_of(config: Config, args: argparse.Namespace) -> Path:

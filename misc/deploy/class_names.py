@@ -16,7 +16,7 @@ def class_names(config: Config, num_classes: int) -> list[str] | None:
     They are those of the config's `class_map`, if there is one (a class that is not in it is called "class" and its
     index), or the class folders of its test data set, if it is on disk and has that many; WordNet's numbers become
     words. A classifier of 1,000 classes has ImageNet's names if its test folders are some of ImageNet-1k's, or if there
-    are none and it is a pretrained timm model.
+    are none and it has timm's own weights.
 
     Args:
         config: a student's config.
@@ -63,7 +63,8 @@ def _of_class_map(path: str, num_classes: int) -> list[str]:
 
 def _is_as_pretrained(config: Config) -> bool:
     backbone = config.construct(f"{student_path(config)}.kwargs.backbone")
-    return bool(backbone.get("pretrained")) and backbone.get("new_classifier") is None
+    own = any(backbone.get(key) is not None for key in ("weights_path", "new_classifier"))
+    return bool(backbone.get("pretrained")) and not own
 
 
 def _words(names: list[str]) -> list[str]:

@@ -143,9 +143,9 @@ def evaluate_levels(
     gains = student.entropy_model.gains
     rows = []
     for level in sorted({*gains.trained(), student.entropy_model.level_of(None)}):
-        lmbda = float(gains(torch.tensor([level], device=device)).lmbda)
+        lmbda = float(gains(torch.tensor([level], device=device)).lmbda)  # float32: six digits are right
         found = evaluate_student(student, loader, device, ranks, level)
-        rows.append({"rate": level / gains.last, "level": level, "lmbda": lmbda, **found})
+        rows.append({"rate": level / gains.last, "level": level, "lmbda": float(f"{lmbda:.6g}"), **found})
     return rows
 
 

@@ -17,7 +17,6 @@ from misc.config.nodes import lookup, text_of, walk
 from misc.errors import UserError, did_you_mean
 from misc.files import ROOT
 from misc.sweeps.maps import Maps, maps_of, read_maps
-from misc.training.checkpoint import CHECKPOINT
 from misc.training.run_folder import CONFIG, FACTS, WEIGHTS
 
 GROUP_KEYS = ("method", "name", "configs", "set", "seeds", "after", "gpus")
@@ -55,32 +54,36 @@ class Run:
         weights = weights_of_runs(self.composed, "trained_parts", "weights_path")
         return weights[0].parent.name if weights else None
 
-    def command(self, device: str | None, resume: bool = False) -> list[str]:
-        """Return the command that trains and tests it, resuming from a checkpoint if there is one.
+    def command(self, device: str | None) -> list[str]:
+        """Return the command that trains and tests it; it resumes an interrupted run, and begins an outdated one anew.
 
-        With `resume` the command itself looks for one when it starts.
+        Started again, it resumes, also where nothing of the run was there when it was asked for.
         """
         command = [sys.executable, str(ROOT / "main_classification_torchdistill.py"), "--config", str(self.config)]
         for override in self.overrides:
             command += ["--set", override]
         command += ["--seed", str(self.seed), "--run_dir", str(self.folder), "--skip_ckpt"]
-        if resume or self._has_current(CHECKPOINT):
+        if not self.is_outdated():
             command.append("--resume")
         return command + (["--device", device] if device else [])
 
     def is_done(self) -> bool:
-        """Whether the run folder has test results of this config and seed, newer than all weights it begins with."""
-        return self._has_current("test.json")
+        """Whether the run folder has test results of this config and seed, begun with the present weights."""
+        return (self.folder / "test.json").is_file() and not self.is_outdated()
 
-    def _has_current(self, name: str) -> bool:
-        file, resolved, facts = (self.folder / each for each in (name, CONFIG, FACTS))
-        if not file.is_file() or not resolved.is_file() or not facts.is_file():
+    def is_outdated(self) -> bool:
+        """Whether the run folder has a run of another config or seed, or older than weights that it begins with."""
+        if not self.folder.exists():
             return False
+        resolved, facts = self.folder / CONFIG, self.folder / FACTS
+        if not resolved.is_file() or not facts.is_file():
+            return True
         config = compose_config(self.config, self.overrides)  # a config may be edited while the sweep runs
         if resolved.read_text() != config.resolved or json.loads(facts.read_text())["seed"] != self.seed:
-            return False
+            return True
+        begun = resolved.stat().st_mtime
         sources = weights_of_runs(config, "weights_path")
-        return all(source.is_file() and source.stat().st_mtime < file.stat().st_mtime for source in sources)
+        return not all(source.is_file() and source.stat().st_mtime < begun for source in sources)
 
 
 class Sweep(NamedTuple):

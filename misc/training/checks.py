@@ -15,8 +15,8 @@ from misc.distributed.batches import check_batches
 from misc.distributed.gradients import check_terms
 from misc.distributed.ranks import Ranks
 from misc.errors import UserError, did_you_mean
-from misc.files import file_sha256
 from model.backbone import Backbone
+from model.classifier import create_timm_model
 from model.split import SplitClassifier
 from model.weights import digest
 
@@ -61,8 +61,8 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
     Raises:
         UserError: no `test`, or a stage without val_data_loader; a stage's module path that is not in its model, with
             the nearest one; a stage with fewer images than a batch, or with a number of classes other than the model's;
-            a schedule of another length than its stage; parameter groups under the key that torchdistill's other box
-            reads.
+            a schedule of another length than its stage; a rate that is weighted by levels and by lmbda; parameter
+            groups under the key that torchdistill's other box reads.
     """
     trained = trained_model(models)
     if "test" not in config:
@@ -81,6 +81,7 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
                 f"stage {number} has no step to take: {len(images)} images are fewer than a batch of {size}"
             )
         check_schedule(f"stage {number}", stage, steps)
+        check_levels_weight(f"stage {number}", stage)
         labels, classes = _num_labels(images), _num_classes(trained)
         if labels not in (None, classes):
             raise UserError(f"stage {number}: the data set has {labels} classes, the model {classes}")
@@ -102,29 +103,43 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
 def other_classifiers_maps(config: dict) -> list[str]:
     """Return a line per stage whose saliency maps explain another classifier than the teacher.
 
-    The two are told apart by timm's name and, where both are known, by the weights file: maps of another classifier are
-    a valid experiment, and an easy mistake.
+    The two are told apart by their tensors. Maps of another classifier are a valid experiment, and an easy mistake.
     """
-    teacher = config["models"].get("teacher_model", {}).get("kwargs", {})
+    stages = enumerate(stages_of(config["train"]), 1)
+    trained_on = {number: config["datasets"][stage["train_data_loader"]["dataset_id"]] for number, stage in stages}
+    maps = {number: images.maps for number, images in trained_on.items() if getattr(images, "has_maps", False)}
+    if not maps:
+        return []
+    teacher = {**config["models"]["teacher_model"]["kwargs"]}
+    teacher.pop("split_idx", None)
+    teacher_sha256 = digest(create_timm_model(**teacher))
     lines = []
-    for number, stage in enumerate(stages_of(config["train"]), 1):
-        images = config["datasets"][stage["train_data_loader"]["dataset_id"]]
-        if not getattr(images, "has_maps", False):
-            continue
-        manifest = images.maps.manifest
-        name = manifest.get("settings", {}).get("model")
-        if name != teacher.get("name"):
-            wrong = f"those of {name}"
-        elif _another_file(manifest.get("weights_sha256"), teacher.get("weights_path")):
-            wrong = "those of other weights"
-        else:
-            continue
-        lines.append(f"Stage {number}: the maps in {images.maps.root} are {wrong}, not of the teacher")
+    for number, folder in maps.items():
+        settings = folder.manifest.get("settings", {})
+        if settings.get("model_sha256", teacher_sha256) != teacher_sha256:
+            name = settings["model"]
+            whose = f"{name} with other weights" if name == teacher["name"] else name
+            lines.append(f"Stage {number}: the maps in {folder.root} are those of {whose}, not of the teacher")
     return lines
 
 
-def _another_file(sha256: str | None, path: str | None) -> bool:
-    return sha256 is not None and path is not None and file_sha256(path) != sha256
+def check_levels_weight(place: str, stage: dict) -> None:
+    """Refuse a rate that is weighted by the lmbda of each image's level and by another lmbda as well.
+
+    Args:
+        place: names the stage in the error.
+        stage: its config.
+
+    Raises:
+        UserError: names the term.
+    """
+    for name, term in stage["criterion"].get("kwargs", {}).get("sub_terms", {}).items():
+        has_levels = (term["criterion"].get("kwargs") or {}).get("gains_path") is not None
+        if has_levels and term["weight"] != 1:
+            raise UserError(
+                f"{place}: the term '{name}' is weighted by the lmbda of each level, and again by {term['weight']}: "
+                "leave lmbda at 1.0 and change the entropy model's levels"
+            )
 
 
 def _num_batches(config: dict, loader_config: dict, place: str) -> int:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from misc.datasets.image_folder import ImageFolder, read_rgb
 from misc.evaluation.spending import bits_per_position
@@ -31,7 +33,7 @@ class Sample(NamedTuple):
         label: name of the image's class.
         mistaken_for: name of the class that the student finds, if it is another one.
         num_bytes: everything sent.
-        image: RGB.
+        image: RGB, what the network sees of it.
         boxes: bounding boxes of its objects, in its pixels.
         saliency: (H, W) in [0, 1], the teacher's map for the image's class.
         bits: (h, w), bits of each position of the latent.
@@ -61,7 +63,7 @@ def samples_of(
     Args:
         student: in eval mode, on the CPU, with the coder's tables.
         teacher: the uncut classifier of the folder's classes.
-        images: the test images, with the transform of the test.
+        images: the test images, with the transform of the test, of `torchvision.transforms.v2`.
         names: of the classes, by their indices.
         boxes: folder of bounding boxes; it may be absent, and so may those of an image.
         level: of a student of variable rate; None is its middle one.
@@ -76,20 +78,32 @@ def samples_of(
     with torch.inference_mode():
         streams = student.encode(x, level)
         found = student.decode(streams).argmax(1)
+    pictures = [(read_rgb(images.samples[index][0]), boxes_of.get(files[index], ())) for index in chosen]
+    seen = [in_view(images.transform, picture, its_boxes) for picture, its_boxes in pictures]
     return [
         Sample(
             label=names[label],
             mistaken_for=None if prediction == label else names[prediction],
             num_bytes=len(stream),
-            image=read_rgb(images.samples[index][0]),
-            boxes=boxes_of.get(files[index], ()),
+            image=picture,
+            boxes=visible_boxes,
             saliency=saliency.nan_to_num(0.5).numpy(),
             bits=bits.numpy(),
         )
-        for index, label, prediction, stream, saliency, bits in zip(
-            chosen, labels, found, streams, mapper(x, labels), bits_per_position(student, x, level), strict=True
+        for (picture, visible_boxes), label, prediction, stream, saliency, bits in zip(
+            seen, labels, found, streams, mapper(x, labels), bits_per_position(student, x, level), strict=True
         )
     ]
+
+
+def in_view(transform: v2.Compose, image: Image.Image, boxes: Sequence[Box]) -> tuple[Image.Image, list[Box]]:
+    """Return the part of an image that a test's transform keeps, and the boxes that lie in it, in its pixels."""
+    geometry = [step for step in transform.transforms if isinstance(step, v2.Resize | v2.CenterCrop)]
+    corners = torch.tensor([(box.left, box.top, box.right + 1, box.bottom + 1) for box in boxes]).reshape(-1, 4)
+    bounds = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=image.size[::-1])
+    picture, bounds = v2.Compose([v2.Identity(), *geometry])(image, bounds)
+    moved = [Box(left, top, right - 1, bottom - 1) for left, top, right, bottom in bounds.tolist()]
+    return picture, [box for box in moved if box.left <= box.right and box.top <= box.bottom]
 
 
 def sheet(samples: Sequence[Sample]) -> Image.Image:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from misc.counts import natural, positive
 from misc.devices import default_device, share_cores, usable_device
 from misc.distributed.ranks import Ranks, joined_ranks, local_rank
 from misc.errors import UserError, exit_on_user_error
@@ -132,22 +133,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num_workers", type=natural, default=2, help="processes that read images (default: %(default)s)")
     add("--device", default=default_device(), help="cpu, cuda or cuda:N (default here: %(default)s)")
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """Read an integer of at least 1."""
-    return _at_least(1, text)
-
-
-def natural(text: str) -> int:
-    """Read an integer of at least 0."""
-    return _at_least(0, text)
-
-
-def _at_least(minimum: int, text: str) -> int:
-    if int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"{text} is less than {minimum}")
-    return int(text)
 
 
 def check_flags(args: argparse.Namespace) -> None:

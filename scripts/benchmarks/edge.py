@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from misc.config.load import Config, compose_config
+from misc.counts import positive
 from misc.deploy.arguments import add_config, weights_of
 from misc.deploy.export import export
 from misc.errors import exit_on_user_error
@@ -21,7 +22,6 @@ from misc.tables import markdown, text_table
 from scripts.benchmarks.edge_encode import encode_table
 from scripts.benchmarks.edge_process import process_table
 from scripts.benchmarks.edge_serve import serve_table
-from scripts.serve import positive
 
 COMPARED = 50  # images on which int8 is compared with float32: figures are scripts/export.py's to print
 ROUNDS = {"encode": 30, "process": 5, "serve": 3}

@@ -15,6 +15,7 @@ from misc.config.load import compose_config
 from misc.deploy import edge_client
 from misc.deploy.load import load_server
 from misc.files import ROOT
+from misc.training.run_folder import load_student
 from saliency_maps.cam_prep import cam_map_generation
 from scripts import export
 
@@ -77,7 +78,11 @@ def test_the_whole_path(own, photos, checkpoint, tmp_path, capsys):
     stream = edge.encode(photo)
     weights = tmp_path / "run" / "weights.safetensors"
     logits = load_server(compose_config(ROOT / "config/own/sg.yaml", own, mode="test"), weights).decode([stream])
-    assert logits.shape == (1, 1000) and edge.classes[1] == "goldfish"
+    student, config = load_student(tmp_path / "run", torch.device("cpu"))
+    x = config["datasets"]["val"][0][0][None]
+    with torch.inference_mode():
+        assert torch.allclose(logits, student.decode(student.encode(x)), atol=1e-4) and logits.std() > 1e-3
+    assert edge.classes[1] == "goldfish"
 
 
 def test_validation_folders_have_imagenets_labels(own):

@@ -63,7 +63,7 @@ def test_given_arguments_and_given_decoders_win():
         ({"name": "vit_tiny_patch16_224", "depth": 4}, "auto", {"num_heads": 5}, "'num_heads': 5} of ViTDecoder: "),
         ({"name": "resnet10t"}, nn.Identity(), {"width": 32}, "blueprint is for decoder: auto"),
         ({"name": "resnet10t", "split_idx": 3}, "auto", None, "at 1/8 of .*, the cut of this ResNet is at 1/16"),
-        ({"name": "vit_small_patch32_224"}, "auto", None, "VisionTransformer is at 1/32: change split_idx"),
+        ({"name": "vit_small_patch32_224"}, "auto", None, "VisionTransformer is at 1/32: give a decoder"),
     ],
 )
 def test_what_has_no_blueprint_is_named(arguments, decoder, blueprint, message):

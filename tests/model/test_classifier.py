@@ -39,7 +39,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"model": Planted()}, tmp_path / "planted.pt")
-    with pytest.raises(UserError, match="not a weights file"):
+    with pytest.raises(UserError, match=r"not a weights file .*: it holds .*open; save model.state_dict\(\) instead"):
         create_timm_model("resnet18", weights_path=str(tmp_path / "planted.pt"))
     assert not (tmp_path / "ran").exists()
 
@@ -65,6 +65,22 @@ def test_a_checkpoint_of_timms_training_script_gives_its_moving_average(tmp_path
         saver.save_checkpoint(0, metric=50.0)
         best = tmp_path / name / "model_best.pth.tar"
         assert torch.allclose(create_timm_model("resnet10t", str(best)).fc.bias, wanted)
+
+
+def test_a_moving_average_of_torchvisions_training_script_is_read(tmp_path):
+    model = create_timm_model("resnet10t", num_classes=3)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    torch.save({"model": {}, "model_ema": averaged.state_dict(), "epoch": 3}, tmp_path / "model.pth")
+    _assert_equal(create_timm_model("resnet10t", str(tmp_path / "model.pth")), model)
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_old_weights_without_the_counters_of_batch_normalisation_are_read(tmp_path, prefix):
+    model, path = create_timm_model("resnet10t", num_classes=3), str(tmp_path / "old.pth")
+    state = {prefix + name: each for name, each in model.state_dict().items() if "num_batches_tracked" not in name}
+    torch.save(state, path)
+    _assert_equal(create_timm_model("resnet10t", path), model)
+    assert num_classes_of({"name": "resnet10t", "weights_path": path}) == 3
 
 
 def test_torchvisions_weights_give_the_same_logits(tmp_path):

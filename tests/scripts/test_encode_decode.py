@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,14 @@ def test_streams_that_are_none_are_named(tmp_path, image, capsys, change, messag
     stream.write_bytes(change(stream.read_bytes()))
     error = refused(capsys, run_decode, stream)
     assert error.startswith(f"error: {stream}: ") and message in error
+
+
+def test_damaged_weights_are_one_line(tmp_path, image, capsys):
+    (stream,) = run_encode(tmp_path, image)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "weights.safetensors").write_bytes(Path(WEIGHTS).read_bytes()[:-10])
+    more = ["--run_dir", str(tmp_path / "run")]
+    assert "weights.safetensors is not a safetensors file" in refused(capsys, run_decode, stream, more=more)
 
 
 def test_a_size_that_the_server_does_not_take_is_one_line(tmp_path, capsys):

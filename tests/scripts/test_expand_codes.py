@@ -38,7 +38,8 @@ def test_codes_become_rows_of_the_codebook(coded, tmp_path, capsys):
             torch.zeros(7, dtype=torch.uint8),
             "codes of fc.weight stand for 14 values; expected 512,000",
         ),
-        ("bn1.bias", None, "1 tensors have neither values nor codes: bn1.bias"),
+        ("bn1.bias", None, "1 tensors have neither values nor codes with a codebook: bn1.bias"),
+        ("fc.codebook", None, "1 tensors have neither values nor codes with a codebook: fc.weight"),
         ("bn1.bias", torch.zeros(2), "1 of another shape (bn1.bias)"),
     ],
 )

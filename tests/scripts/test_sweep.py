@@ -28,10 +28,8 @@ def test_maps_that_do_not_name_a_runs_folder_are_refused(write_sweep, capsys):
 
 
 def test_the_listed_commands_are_those_of_the_runs_that_are_not_done(write_sweep, tmp_path, monkeypatch, capsys):
-    config, settings = (
-        str(ROOT / "config/quickstart/phd_resnet.yaml"),
-        {"lmbda": [0.1, 0.2], "dataset_root": "my photos"},
-    )
+    config = str(ROOT / "config/quickstart/phd_resnet.yaml")
+    settings = {"lmbda": [0.1, 0.2], "dataset_root": "my photos"}
     guided = {"configs": [str(ROOT / "config/quickstart/sg_resnet.yaml")], "set": {"map_root": str(tmp_path / "maps")}}
     maps = {str(tmp_path / "maps"): {"config": "a.yaml", "input": "images"}}
     path = write_sweep([{"configs": [config], "set": settings}, guided], maps=maps)
@@ -47,6 +45,30 @@ def test_the_listed_commands_are_those_of_the_runs_that_are_not_done(write_sweep
     (tmp_path / "maps" / "manifest.json").touch()
     sweep.main([str(path), "--list"])
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_listed_runs_wait_for_those_they_begin_with_and_outdated_ones_begin_anew(write_sweep, tmp_path, capsys):
+    first = {"configs": [str(ROOT / "config/quickstart/phd_resnet.yaml")]}
+    second = {"configs": [str(ROOT / "config/quickstart/finetune_resnet.yaml")], "after": ["phd_resnet"]}
+    path, folder = write_sweep([first, second]), tmp_path / "runs" / "phd_resnet"
+    sweep.main([str(path), "--list"])
+    printed = capsys.readouterr()
+    assert printed.out.count("--run_dir") == printed.out.count("--resume") == 1
+    assert printed.err == "# finetune_resnet-phd_resnet begins with the weights of phd_resnet: list it after that run\n"
+    folder.mkdir(parents=True)
+    (folder / "config.resolved.yaml").write_text("another config")
+    (folder / "run.json").write_text('{"seed": 0}')
+    (folder / "weights.safetensors").touch()
+    sweep.main([str(path), "--list"])
+    printed = capsys.readouterr()
+    assert "--run_dir" in printed.out and "--resume" not in printed.out
+    assert "# phd_resnet begins anew: list it again to resume it" in printed.err
+
+
+def test_the_number_of_jobs_is_positive(write_sweep, capsys):
+    with pytest.raises(SystemExit):
+        sweep.main([str(write_sweep([])), "--jobs", "0"])
+    assert "--jobs: expected at least 1, not 0" in capsys.readouterr().err
 
 
 def test_a_run_has_one_gpu_or_none(write_sweep, capsys):

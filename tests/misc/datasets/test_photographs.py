@@ -92,4 +92,16 @@ def test_mistakes_are_named(folders):
     (folders / "more" / "dogs").mkdir(parents=True)
     with pytest.raises(UserError, match="several folders are called dogs"):
         write_photographs([folders / "dogs", folders / "more/dogs"], folders / "val", folders / "photographs")
-    assert not (folders / "photographs").exists()
+    with pytest.raises(UserError, match=r"n01443537 is a part of the validation images in .*val, and would be trained"):
+        write_photographs([folders / "val/n01443537"], folders / "val", folders / "photographs")
+    with pytest.raises(UserError, match=r"dogs/new lies in .*dogs, whose images are copied to it"):
+        write_photographs([folders / "dogs"], folders / "val", folders / "dogs/new")
+    (folders / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no validation image in .*empty: expected a folder of images per class"):
+        write_photographs([folders / "flowers"], folders / "empty", folders / "photographs")
+    with pytest.raises(UserError, match=r"no image to train on in .*empty: found none"):
+        write_photographs([folders / "empty"], folders / "val", folders / "photographs")
+    Image.new("RGB", (64, 64)).save(folders / "empty/icon.png")
+    with pytest.raises(UserError, match=r"in .*empty: found 1 small"):
+        write_photographs([folders / "empty"], folders / "val", folders / "photographs")
+    assert not (folders / "photographs").exists() and not (folders / "dogs/new").exists()

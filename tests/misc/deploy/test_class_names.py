@@ -56,6 +56,13 @@ def test_some_of_imagenets_folders_have_all_of_its_names(root):
     assert names(OWN, root, 10) is None
 
 
+def test_own_weights_of_1000_classes_have_no_names_without_their_folders(tmp_path):
+    config = compose_config(OWN, [f"dataset_root={tmp_path}/none"], mode="test")
+    assert class_names(config, 1000)[1] == "goldfish"
+    config = compose_config(OWN, [f"dataset_root={tmp_path}/none", "vars.backbone.weights_path=mine.pth"], mode="test")
+    assert class_names(config, 1000) is None
+
+
 def test_another_number_of_folders_gives_no_names(root):
     add_classes(root, "a", "b")
     assert names(TINY, root, 3) is None

@@ -92,12 +92,12 @@ def test_a_run_with_another_seed_or_older_than_its_source_is_not_done(tmp_path):
     os.utime(source, (1, 1))
     assert run.is_done()
     assert not dataclasses.replace(run, seed=1).is_done()
-    os.utime(folder / "test.json", (0, 0))
-    assert not run.is_done()
-    assert "--resume" not in run.command(None)
-    (folder / "checkpoint.pt").touch()
-    assert run.command(None)[-1] == "--resume"
+    assert run.command(None)[-1] == "--resume"  # of a run that has ended, it makes what is missing of the test
     assert "--resume" not in dataclasses.replace(run, seed=1).command(None)
+    os.utime(folder / "config.resolved.yaml", (0, 0))  # begun before its source's weights were written
+    assert not run.is_done() and "--resume" not in run.command(None)
+    fresh = dataclasses.replace(run, folder=tmp_path / "not there yet")
+    assert fresh.command(None)[-1] == "--resume" and not fresh.is_done()
 
 
 def test_the_weights_that_a_run_begins_with_are_named_by_its_config_and_overrides(tmp_path):

@@ -128,6 +128,13 @@ def test_a_student_of_variable_rate_has_a_row_for_each_level_which_are_points_of
     assert student("fixed", 50, 60.0).rate is None
 
 
+def test_students_of_one_teacher_are_told_from_those_of_two():
+    one = [student("a", 50, 60.0)._replace(top1=60.538, predictive_loss=6.462 + slip) for slip in (0, 0.001, 0.002)]
+    assert teacher_top1(one) == 67.0
+    with pytest.raises(UserError, match=r"teachers of \[67.0, 67.08\] % top-1"):
+        teacher_top1([*one, one[0]._replace(predictive_loss=6.538)])
+
+
 def test_the_summary_counts_what_was_not_run():
     lines = summary([student("one", 50, 60.0), ABSENT]).splitlines()
     assert lines[2].startswith("| one | 60.0 | 5.0 |") and lines[-1] == "1 of 2 runs: not run"

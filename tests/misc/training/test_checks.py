@@ -1,6 +1,5 @@
 """Checks before training: stages, and the length of schedules."""
 
-from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,15 @@ import torch
 from torch.utils.data import SequentialSampler, TensorDataset
 
 from misc.errors import UserError
-from misc.training.checks import check_schedule, other_classifiers_maps, plan_schedules, stages_of
+from misc.training.checks import (
+    check_levels_weight,
+    check_schedule,
+    other_classifiers_maps,
+    plan_schedules,
+    stages_of,
+)
+from model.classifier import create_timm_model
+from model.weights import digest, save_weights
 
 
 def test_stages_go_by_number_and_a_single_stage_is_its_own():
@@ -55,22 +62,40 @@ def test_a_cycle_that_a_config_sets_to_another_length_is_refused(length):
 
 
 @pytest.mark.parametrize(
-    ("manifest", "wrong"),
+    ("maps_of", "wrong"),
     [
-        ({"settings": {"model": "resnet18"}, "weights_sha256": None}, None),
-        ({"settings": {"model": "resnet18"}, "weights_sha256": sha256(b"its").hexdigest()}, None),
-        ({"settings": {"model": "resnet18"}, "weights_sha256": sha256(b"other").hexdigest()}, "those of other weights"),
-        ({"settings": {"model": "resnet34"}, "weights_sha256": None}, "those of resnet34"),
+        ("resnet10t", None),
+        ("other weights", "resnet10t with other weights"),
+        ("resnet14t", "resnet14t"),
+        ("unknown", None),
     ],
 )
-def test_maps_of_another_classifier_are_told(tmp_path, manifest, wrong):
-    (tmp_path / "weights.pth").write_bytes(b"its")
-    images = SimpleNamespace(has_maps=True, maps=SimpleNamespace(root="maps", manifest=manifest))
-    teacher = {"name": "resnet18", "weights_path": str(tmp_path / "weights.pth")}
+def test_maps_of_another_classifier_are_told(tmp_path, maps_of, wrong):
+    model = create_timm_model("resnet10t", num_classes=3)
+    save_weights(model, tmp_path / "weights.safetensors")
+    explained = create_timm_model(maps_of if maps_of == "resnet14t" else "resnet10t", num_classes=3)
+    settings = {"model": explained.default_cfg["architecture"]}
+    if maps_of == "resnet10t":
+        explained = model
+    if maps_of != "unknown":
+        settings["model_sha256"] = digest(explained)
+    images = SimpleNamespace(has_maps=True, maps=SimpleNamespace(root="maps", manifest={"settings": settings}))
+    teacher = {"name": "resnet10t", "weights_path": str(tmp_path / "weights.safetensors"), "split_idx": 2}
     config = {
         "models": {"teacher_model": {"kwargs": teacher}},
         "datasets": {"train": images},
         "train": {"stage1": {"train_data_loader": {"dataset_id": "train"}}},
     }
-    expected = [] if wrong is None else [f"Stage 1: the maps in maps are {wrong}, not of the teacher"]
+    expected = [] if wrong is None else [f"Stage 1: the maps in maps are those of {wrong}, not of the teacher"]
     assert other_classifiers_maps(config) == expected
+
+
+def test_a_rate_is_weighted_by_levels_or_by_lmbda_not_by_both():
+    rate = {"criterion": {"key": "RateLoss", "kwargs": {"gains_path": "entropy_model.gains"}}, "weight": 1.0}
+    stage = {"criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"rate": rate}}}}
+    check_levels_weight("stage 1", stage)
+    rate["weight"] = 0.1
+    with pytest.raises(UserError, match="stage 1: the term 'rate' is weighted by the lmbda of each level, and again"):
+        check_levels_weight("stage 1", stage)
+    rate["criterion"]["kwargs"] = {"gains_path": None}
+    check_levels_weight("stage 1", stage)
