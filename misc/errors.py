@@ -1,5 +1,6 @@
 """User errors: one line with cause and remedy, exit code 2, no traceback."""
 
+import argparse
 import difflib
 import functools
 import sys
@@ -36,6 +37,23 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def first_few(items: Sequence[object], limit: int = 3) -> str:
     """Return the first items, `"a, b, c"`, with `", ..."` where there are more."""
     return ", ".join(map(str, items[:limit])) + (", ..." if len(items) > limit else "")
+
+
+def positive(text: str) -> int:
+    """Parse an integer of at least 1, as a type of argparse."""
+    return _at_least(1, text)
+
+
+def natural(text: str) -> int:
+    """Parse an integer of at least 0, as a type of argparse."""
+    return _at_least(0, text)
+
+
+def _at_least(minimum: int, text: str) -> int:
+    number = int(text)
+    if number < minimum:
+        raise argparse.ArgumentTypeError(f"expected at least {minimum}, not {number}")
+    return number
 
 
 def exit_on_user_error(main: Callable[..., T]) -> Callable[..., T]:

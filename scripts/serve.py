@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from misc.counts import positive
 from misc.deploy.server.app import create_app
 from misc.deploy.server.batcher import Batcher
 from misc.deploy.server.decoding import StreamDecoder
@@ -19,7 +18,7 @@ from misc.deploy.server.models import ServedModel, check_distinct, with_edges
 from misc.deploy.server.run import Server, bound_socket
 from misc.deploy.server.sources import sources_of
 from misc.devices import default_device, usable_device
-from misc.errors import exit_on_user_error
+from misc.errors import exit_on_user_error, positive
 from misc.training.run_folder import WEIGHTS
 
 

@@ -47,8 +47,7 @@ from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
-from misc.counts import positive
-from misc.errors import exit_on_user_error
+from misc.errors import exit_on_user_error, positive
 from misc.sweeps.cluster import ray_cluster
 from misc.sweeps.execute import make_runs, time_students
 from misc.sweeps.maps import Maps

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from misc.config.entries import student_path
 from misc.config.load import Config
-from misc.counts import positive
 from misc.devices import default_device
-from misc.errors import UserError
+from misc.errors import UserError, positive
 from misc.training.run_folder import WEIGHTS, default_run_dir, find_weights
 
 

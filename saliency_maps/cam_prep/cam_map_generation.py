@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from misc.counts import natural, positive
 from misc.devices import default_device, share_cores, usable_device
 from misc.distributed.ranks import Ranks, joined_ranks, local_rank
-from misc.errors import UserError, exit_on_user_error
+from misc.errors import UserError, exit_on_user_error, natural, positive
 from saliency_maps.cam_prep.map_output import FORMATS, map_outputs, opened
 from saliency_maps.cam_prep.map_run import batches_to_do, image_names, make_maps, open_images, report
 from saliency_maps.cam_prep.map_settings import map_settings, provenance

@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 
 from misc.config.load import Config, compose_config
-from misc.counts import positive
 from misc.deploy.arguments import add_config, weights_of
 from misc.deploy.export import export
-from misc.errors import exit_on_user_error
+from misc.errors import exit_on_user_error, positive
 from misc.tables import markdown, text_table
 from scripts.benchmarks.edge_encode import encode_table
 from scripts.benchmarks.edge_process import process_table
