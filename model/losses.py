@@ -67,16 +67,16 @@ class BppLoss(RateLoss):
 
 @register_mid_level_loss
 class RelativeRateLoss(RateLoss):
-    """Bits per pixel of each image times the variance of h, summed over the batch; its weight in a config is lmbda.
+    """Bits of each image times the variance of h per pixel, summed over the batch; its weight in a config is lmbda.
 
-    Beside a plain sum of squared errors D, it makes the loss, up to the factor `variance`, D / variance + lmbda * bpp:
-    lmbda weighs bits per pixel against the distortion relative to the variance of h. So one lmbda means about the same
-    for every backbone and image size, though the scale of h is arbitrary where normalisation follows.
+    Beside a plain sum of squared errors D, it makes the loss, up to the factor V, D / V + lmbda * bpp, where V is the
+    variance of h summed over its elements: lmbda weighs bits per pixel against the distortion relative to V. So one
+    lmbda means about the same for every backbone and image size, though the scale of h is arbitrary where normalisation
+    follows.
 
     Args:
-        variance: of h over images, summed over its elements; None is measured before the training
-            (`misc.training.feature_variance`).
-        image_path: module whose hooked input is the image, (B, 3, H, W).
+        variance: of h over images, summed over its elements and divided by the number of an image's pixels; None is
+            measured before the training (`misc.training.feature_variance`).
         codec_path: as for `RateLoss`.
         gains_path: as for `RateLoss`.
     """
@@ -84,19 +84,16 @@ class RelativeRateLoss(RateLoss):
     def __init__(
         self,
         variance: float | None = None,
-        image_path: str = "encoder",
         codec_path: str = "entropy_model.codec",
         gains_path: str | None = None,
     ):
         super().__init__(codec_path, gains_path)
-        self.image_path = image_path
         self.variance = variance
 
     def forward(self, student_io_dict: dict, teacher_io_dict: dict, targets: object = None) -> Tensor:
         if self.variance is None:
             raise UserError("RelativeRateLoss has no variance of h: it is measured when a training begins")
-        x = student_io_dict[self.image_path]["input"]
-        return self.variance * super().forward(student_io_dict, teacher_io_dict) / (x.shape[-2] * x.shape[-1])
+        return self.variance * super().forward(student_io_dict, teacher_io_dict)
 
 
 @register_mid_level_loss

@@ -5,6 +5,7 @@ Each takes the arguments of `model.backbone.create_backbone`, of which no weight
 
 import math
 
+import timm
 import torch
 from timm.data.transforms import str_to_interp_mode
 from torchvision.transforms import v2
@@ -29,24 +30,41 @@ def evaluation_transform(backbone: dict) -> v2.Compose:
     return v2.Compose([v2.Resize(whole, _interpolation(config)), v2.CenterCrop(size), *_to_tensor(config)])
 
 
-def training_transform(backbone: dict, scale: tuple[float, float] = (0.25, 1.0)) -> v2.Compose:
-    """Return PIL image -> (3, H, W), normalised: a random crop of random size, mirrored every second time.
+def training_transform(backbone: dict, scale: tuple[float, float] = (0.25, 1.0), crop: int | None = None) -> v2.Compose:
+    """Return PIL image -> (3, H, W), normalised: a random part of random size, mirrored every second time.
 
     Args:
         backbone: the arguments.
-        scale: least and greatest area of the crop, relative to the image's.
+        scale: least and greatest area of the part that is scaled to the input size, relative to the image's.
+        crop: side of a random crop of that; None takes all of it. A convolutional student learns from small crops too,
+            and there is time for more of them.
+
+    Raises:
+        UserError: a crop for a backbone that takes images of one size only.
     """
     config = data_config_of(backbone)
     size, _ = _sizes(config)
-    crop = v2.RandomResizedCrop(size, scale, interpolation=_interpolation(config))
-    return v2.Compose([crop, v2.RandomHorizontalFlip(), *_to_tensor(config)])
+    resized = v2.RandomResizedCrop(size, scale, interpolation=_interpolation(config))
+    return v2.Compose([resized, *_crops(backbone, crop), v2.RandomHorizontalFlip(), *_to_tensor(config)])
 
 
-def map_transform(backbone: dict) -> v2.Compose:
-    """Return (PIL image, saliency map) -> both at the input size: the whole frame, mirrored every second time."""
+def map_transform(backbone: dict, crop: int | None = None) -> v2.Compose:
+    """Return (PIL image, saliency map) -> both at the input size: the whole frame, mirrored every second time.
+
+    The arguments and errors are those of `training_transform`.
+    """
     config = data_config_of(backbone)
     size, _ = _sizes(config)
-    return v2.Compose([v2.Resize(size, _interpolation(config)), v2.RandomHorizontalFlip(), *_to_tensor(config)])
+    resized = v2.Resize(size, _interpolation(config))
+    return v2.Compose([resized, *_crops(backbone, crop), v2.RandomHorizontalFlip(), *_to_tensor(config)])
+
+
+def _crops(backbone: dict, crop: int | None) -> list[v2.Transform]:
+    if crop is None:
+        return []
+    if timm.get_pretrained_cfg(backbone["name"], allow_unregistered=True).fixed_input_size:
+        raise UserError(f"crop is {crop}: {backbone['name']} takes images of one size only; leave crop at null")
+    return [v2.RandomCrop(crop)]
 
 
 def _sizes(config: dict) -> tuple[list[int], tuple[int, int]]:

@@ -59,25 +59,25 @@ def _kwargs(term: dict) -> dict:
 
 def _kept_or_measured(config: dict, teacher: Backbone, device: torch.device, path: Path) -> float:
     if path.is_file():
-        return json.loads(path.read_text())["variance"]
+        return json.loads(path.read_text())["variance_per_pixel"]
     first, *_ = stages_of(config["train"])
     loader_config = first["train_data_loader"]
     with torch.random.fork_rng(devices=[]):  # the training begins with the same random numbers, measured or not
         loader = build_loader(config, loader_config, "stage 1, train_data_loader")
         available = min(len(loader.dataset), len(loader) * loader_config["kwargs"]["batch_size"])
         variance, images = variance_of(teacher.head, (x for x, *_ in loader), device, available)
-    print(f"Variance of h over {images:,} training images: {variance:,.4g}", flush=True)
-    write_atomically(path, json.dumps({"variance": variance, "images": images}).encode())
+    print(f"Variance of h per pixel, over {images:,} training images: {variance:,.4g}", flush=True)
+    write_atomically(path, json.dumps({"variance_per_pixel": variance, "images": images}).encode())
     return variance
 
 
 @torch.inference_mode()
 def variance_of(head: nn.Module, batches: Iterable[Tensor], device: torch.device, available: int) -> tuple[float, int]:
-    """Return the variance of h over images, summed over its elements, and the number of images.
+    """Return the variance of h over images, summed over its elements, per pixel of an image; and the number of images.
 
     Args:
         head: x -> h.
-        batches: of images, (B, 3, H, W); at most `IMAGES` are taken.
+        batches: of images, (B, 3, H, W), all of one size; at most `IMAGES` are taken.
         device: where the head is.
         available: number of images in `batches`.
     """
@@ -92,4 +92,5 @@ def variance_of(head: nn.Module, batches: Iterable[Tensor], device: torch.device
                 break
     if images < 2:
         raise UserError(f"the variance of h needs 2 training images or more, not {images}")
-    return float((squares - total.square() / images).sum() / (images - 1)), images
+    pixels = x.shape[-2] * x.shape[-1]
+    return float((squares - total.square() / images).sum() / (images - 1)) / pixels, images

@@ -88,14 +88,13 @@ def test_bits_per_pixel_are_those_of_the_input():
     assert BppLoss()(io, {}).item() == 6 / (2 * 4 * 8)
 
 
-def test_the_relative_rate_is_bpp_times_the_variance():
+def test_the_relative_rate_is_bits_times_the_variance_per_pixel():
     io = {
         "entropy_model.codec": {"output": {"likelihoods": {"y": torch.full((2, 3, 2, 2), 0.25)}}},  # 24 bits an image
         "entropy_model.gains": {"output": SimpleNamespace(lmbda=torch.tensor([1.0, 0.5]))},
-        "encoder": {"input": torch.zeros(2, 3, 4, 8)},
     }
-    assert RelativeRateLoss(variance=100.0)(io, {}).item() == 100 * 2 * 24 / 32
-    weighted = RelativeRateLoss(variance=100.0, gains_path="entropy_model.gains")
-    assert weighted(io, {}).item() == 100 * (24 + 12) / 32
+    assert RelativeRateLoss(variance=0.5)(io, {}).item() == 0.5 * 2 * 24
+    weighted = RelativeRateLoss(variance=0.5, gains_path="entropy_model.gains")
+    assert weighted(io, {}).item() == 0.5 * (24 + 12)
     with pytest.raises(UserError, match="no variance of h"):
         RelativeRateLoss()(io, {})

@@ -55,3 +55,20 @@ def test_a_map_and_its_image_are_mirrored_together():
         assert torch.equal(x[0] > 0, s[0] > 0.5)
         sides.add(bool(s[0, 0, 0] > 0.5))
     assert sides == {True, False}
+
+
+def test_small_crops_show_objects_at_the_same_scale_and_maps_follow(photograph):
+    large, small = (training_transform({"name": "resnet34"}, (1.0, 1.0), crop) for crop in (None, 112))
+    assert small(photograph).shape == (3, 112, 112)
+    assert [step.size for step in (large.transforms[0], small.transforms[0])] == [[224, 224]] * 2
+    ramp = torch.arange(224, dtype=torch.uint8).expand(3, 224, 224)
+    saliency = SaliencyMap(ramp[:1] / 255)
+    x, s = map_transform({"name": "resnet34"}, 112)(v2.functional.to_pil_image(ramp), saliency)
+    mean, std = data_config_of({"name": "resnet34"})["mean"][0], data_config_of({"name": "resnet34"})["std"][0]
+    assert s.shape == (1, 112, 112) and torch.allclose(x[0] * std + mean, s[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [training_transform, map_transform])
+def test_a_backbone_of_one_size_takes_no_crops(transform):
+    with pytest.raises(UserError, match="crop is 112: swin_tiny_patch4_window7_224 takes images of one size only"):
+        transform({"name": "swin_tiny_patch4_window7_224"}, crop=112)

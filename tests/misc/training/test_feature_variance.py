@@ -49,18 +49,18 @@ def variances(config: dict) -> list[float]:
 @torch.no_grad()
 def test_it_is_measured_once_kept_and_given_to_every_term_without_one(config, teacher, tmp_path, capsys):
     x = torch.stack([image for image, _ in config["datasets"]["train"]])
-    wanted = np.var(teacher.head(x).double().numpy(), axis=0, ddof=1).sum()
+    wanted = np.var(teacher.head(x).double().numpy(), axis=0, ddof=1).sum() / 32**2
     state = torch.random.get_rng_state()
     set_variances(config, {"teacher_model": teacher}, CPU, tmp_path, ALONE)
     assert torch.equal(torch.random.get_rng_state(), state)
     first, second, given = variances(config)
     assert first == second == pytest.approx(wanted, rel=1e-5) and given == 7.0
-    assert json.loads((tmp_path / FILE).read_text()) == {"variance": first, "images": 22}
+    assert json.loads((tmp_path / FILE).read_text()) == {"variance_per_pixel": first, "images": 22}
     assert "over 22 training images" in capsys.readouterr().out
 
 
 def test_a_resumed_run_reads_it(config, teacher, tmp_path):
-    (tmp_path / FILE).write_text('{"variance": 5.0}')
+    (tmp_path / FILE).write_text('{"variance_per_pixel": 5.0}')
     set_variances(config, {"teacher_model": teacher}, CPU, tmp_path, ALONE)
     assert variances(config) == [5.0, 5.0, 7.0]
 
@@ -76,8 +76,8 @@ def test_no_more_images_are_taken_than_needed():
     def batches():
         for number in range(100):
             taken.append(number)
-            yield torch.randn(IMAGES // 4, 2)
+            yield torch.randn(IMAGES // 4, 3, 2, 2)
 
     variance, images = variance_of(nn.Identity(), batches(), CPU, 100 * IMAGES)
     assert images == IMAGES and len(taken) == 4
-    assert variance == pytest.approx(2.0, rel=0.1)
+    assert variance == pytest.approx(3.0, rel=0.1)
