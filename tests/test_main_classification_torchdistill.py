@@ -260,7 +260,7 @@ def test_a_killed_run_resumes_to_the_same_bits(command, resnet_maps, tmp_path, c
     loader = [f"train.stage{stage}.train_data_loader.kwargs" for stage in (1, 2)]
     settings = [f"{loader[0]}.num_workers={workers}", f"{loader[0]}.persistent_workers={bool(workers)}"]
     settings += [f"{loader[1]}={{batch_size: 20, num_workers: 0, drop_last: true}}"]
-    settings += ["train.stage1.num_epochs=2", "train.stage2.num_epochs=2"]
+    settings += ["train.stage1.num_epochs=2", "train.stage2.num_epochs=2", "train.stage1.rate_warmup=0.9"]
     more = [part for setting in settings for part in ("--set", setting)]
 
     def arguments(name: str) -> list[str]:
@@ -381,6 +381,7 @@ def test_a_killed_rank_ends_the_run_which_resumes_to_the_same_bits(command, tmp_
         f" adaptations: {{regressor: {{key: ConvReg, kwargs: {regressor}}}}},"
         " forward_hook: {output: [entropy_model.codec, +regressor]}}",
         "train.stage1.criterion.kwargs.sub_terms.distortion.criterion_wrapper.kwargs.input.module_path=+regressor",
+        "train.stage1.rate_warmup=1.0",
     ]
     more = ["--skip_ckpt", "--resume", "--student_only", *(part for one in settings for part in ("--set", one))]
     whole, killed = (command("phd_resnet", "--run_dir", str(tmp_path / name), *more) for name in ("whole", "killed"))

@@ -20,6 +20,8 @@ from model.classifier import create_timm_model
 from model.split import SplitClassifier
 from model.weights import digest
 
+RATE = "rate"  # the term of a loss that may warm up
+
 
 def stages_of(train_config: dict) -> list[dict]:
     """Return the stages of a config's `train` in the order of their numbers; without stages, it is its only one."""
@@ -82,6 +84,7 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
             )
         check_schedule(f"stage {number}", stage, steps)
         check_levels_weight(f"stage {number}", stage)
+        check_warmup(f"stage {number}", stage)
         labels, classes = _num_labels(images), _num_classes(trained)
         if labels not in (None, classes):
             raise UserError(f"stage {number}: the data set has {labels} classes, the model {classes}")
@@ -140,6 +143,21 @@ def check_levels_weight(place: str, stage: dict) -> None:
                 f"{place}: the term '{name}' is weighted by the lmbda of each level, and again by {term['weight']}: "
                 "leave lmbda at 1.0 and change the entropy model's levels"
             )
+
+
+def check_warmup(place: str, stage: dict) -> None:
+    """Refuse a warm-up of the rate that is no share of the stage, or of a loss without a rate.
+
+    The arguments are those of `check_levels_weight`.
+
+    Raises:
+        UserError: names the stage.
+    """
+    share, terms = stage.get("rate_warmup") or 0, stage["criterion"].get("kwargs", {}).get("sub_terms", {})
+    if not 0 <= share <= 1:
+        raise UserError(f"{place}: rate_warmup is {share:g}; expected a share of the stage's steps, 0 to 1")
+    if share and RATE not in terms:
+        raise UserError(f"{place}: rate_warmup needs a term '{RATE}' in the criterion{did_you_mean(RATE, terms)}")
 
 
 def _num_batches(config: dict, loader_config: dict, place: str) -> int:

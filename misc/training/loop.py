@@ -155,7 +155,8 @@ class TrainingLoop:
         loader = self.box.train_data_loader
         images = min(len(loader.sampler), len(loader) * (loader.batch_size or len(loader.sampler)))
         self.ranks.broadcast(self.trained, self.stage_model())
-        self.step.begin_stage(usable_autocast(stage_config.get("autocast"), self.device))
+        autocast = usable_autocast(stage_config.get("autocast"), self.device)
+        self.step.begin_stage(autocast, stage_config.get("rate_warmup") or 0.0)
         done = (self.progress.epoch - 1) * images
         with progress_bar(None, f"stage {stage}", num_epochs * images, initial=done) as bar:
             while self.progress.stage == stage:
@@ -165,7 +166,7 @@ class TrainingLoop:
         """Train the steps that are left of an epoch, validate, and save."""
         self.box.pre_epoch_process(epoch=self.progress.epoch)
         freeze_statistics(self.trained)
-        losses = self.run_steps(bar)
+        losses = self.run_steps(num_epochs, bar)
         self.ranks.broadcast(self.trained, self.stage_model())  # batch statistics are each rank's own
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed, even if nothing uses it
             validation = validate(self.trained, self.box.val_data_loader, self.device, self.ranks)
@@ -178,17 +179,19 @@ class TrainingLoop:
         self.advance(num_epochs)
         self.save()
 
-    def run_steps(self, bar: tqdm) -> dict[str, float]:
+    def run_steps(self, num_epochs: int, bar: tqdm) -> dict[str, float]:
         """Take the steps that are left of an epoch; return the means of the loss and its terms over all its steps."""
         progress, start = self.progress, time.perf_counter() - self.progress.epoch_seconds
+        steps_per_epoch = len(self.box.train_data_loader)
         for x, targets, supp_dict in self.remaining_batches(bar):
             place = f"stage {progress.stage}, epoch {progress.epoch}, step {progress.epoch_steps + 1}"
+            self.step.weigh_rate((progress.epoch - 1 + progress.epoch_steps / steps_per_epoch) / num_epochs)
             losses = {"loss": self.step.take(x, targets, supp_dict, place), **self.step.loss_terms}
             progress.add_step(losses, time.perf_counter() - start)
             if self.record is not None:
                 self.record.add_step(progress.total_steps, losses)
             bar.update(len(x) * self.ranks.world_size)
-            if progress.epoch_steps < len(self.box.train_data_loader) and self.is_save_due():
+            if progress.epoch_steps < steps_per_epoch and self.is_save_due():
                 self.save()
         return progress.mean_losses()
 

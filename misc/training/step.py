@@ -12,7 +12,7 @@ from misc.distributed.batches import PartOfEachBatch, SomeBatches, shared
 from misc.distributed.gradients import MeanGradients, scale_sums
 from misc.distributed.ranks import ALONE, Ranks
 from misc.errors import UserError
-from misc.training.checks import plan_schedules, stages_of
+from misc.training.checks import RATE, plan_schedules, stages_of
 from model.split import SplitClassifier
 
 
@@ -65,17 +65,36 @@ class TrainingStep:
         self.device = device
         self.ranks = ranks
         self.autocast: str | None = None
+        self.rate_warmup = 0.0
+        self.rate_weight = 0.0
         self.loss_terms: dict[str, float] = {}
 
-    def begin_stage(self, autocast: str | None = None) -> None:
+    def begin_stage(self, autocast: str | None = None, rate_warmup: float = 0.0) -> None:
         """Prepare the loss of the box's current stage; call once per stage.
 
         Args:
             autocast: name of torch's data type for the forward pass, "bfloat16"; None computes in float32.
+            rate_warmup: share of the stage's steps in which the weight of the loss's term `rate` rises from zero.
         """
         self.autocast = autocast
+        self.rate_warmup = rate_warmup
+        if rate_warmup:
+            _, self.rate_weight = self.box.criterion.term_dict[RATE]
         scale_sums(self.box.criterion, self.ranks)
         record_terms(self.box.criterion, self.loss_terms)
+
+    def weigh_rate(self, share: float) -> None:
+        """Set the weight of the rate, which rises linearly at the beginning of a stage.
+
+        A large weight from the first step makes the encoder save bits before it has learned what they are for: its
+        latents shrink to nearly nothing, and grow back slowly.
+
+        Args:
+            share: of the stage's steps that have been taken, 0 to 1.
+        """
+        if self.rate_warmup:
+            terms = self.box.criterion.term_dict
+            terms[RATE] = terms[RATE][0], self.rate_weight * min(1.0, share / self.rate_warmup)
 
     def take(self, x: Tensor, targets: Tensor | dict[str, Tensor], supp_dict: dict, place: str) -> float:
         """Take one step; the auxiliary loss reaches the quantiles of the entropy bottlenecks alone.
@@ -116,10 +135,10 @@ class TrainingStep:
 def record_terms(criterion: nn.Module, loss_terms: dict[str, float]) -> None:
     """Record every term's weighted value in `loss_terms` at each forward pass: torchdistill returns their sum alone."""
     loss_terms.clear()
-    for name, (term, weight) in criterion.term_dict.items():
+    for name, (term, _) in criterion.term_dict.items():
 
-        def record(module: nn.Module, inputs: tuple, output: Tensor, name: str = name, weight: float = weight) -> None:
-            loss_terms[name] = weight * float(output.detach())
+        def record(module: nn.Module, inputs: tuple, output: Tensor, name: str = name) -> None:
+            loss_terms[name] = criterion.term_dict[name][1] * float(output.detach())
 
         term.register_forward_hook(record)
 

@@ -10,6 +10,7 @@ from misc.errors import UserError
 from misc.training.checks import (
     check_levels_weight,
     check_schedule,
+    check_warmup,
     other_classifiers_maps,
     plan_schedules,
     stages_of,
@@ -99,3 +100,14 @@ def test_a_rate_is_weighted_by_levels_or_by_lmbda_not_by_both():
         check_levels_weight("stage 1", stage)
     rate["criterion"]["kwargs"] = {"gains_path": None}
     check_levels_weight("stage 1", stage)
+
+
+def test_a_warm_up_is_a_share_of_the_steps_of_a_stage_with_a_rate():
+    stage = {"criterion": {"kwargs": {"sub_terms": {"rate": {}}}}, "rate_warmup": 0.1}
+    check_warmup("stage 1", stage)
+    with pytest.raises(UserError, match=r"stage 1: rate_warmup is 5; expected a share of the stage's steps, 0 to 1"):
+        check_warmup("stage 1", {**stage, "rate_warmup": 5})
+    stage["criterion"]["kwargs"]["sub_terms"] = {"rates": {}}
+    with pytest.raises(UserError, match="rate_warmup needs a term 'rate' in the criterion; did you mean 'rates'"):
+        check_warmup("stage 1", stage)
+    check_warmup("stage 1", {**stage, "rate_warmup": None})

@@ -74,6 +74,20 @@ def test_each_stage_begins_with_its_own_terms():
     assert step.loss_terms == {"rate": 18.0}
 
 
+def test_the_weight_of_the_rate_rises_and_stays():
+    terms = {"rate": (nn.MSELoss(), 2.0), "distortion": (nn.MSELoss(), 1.0)}
+    step = TrainingStep(SimpleNamespace(criterion=SimpleNamespace(term_dict=terms)), nn.Identity(), CPU)
+    step.begin_stage(rate_warmup=0.2)
+    for share, weight in ((0.0, 0.0), (0.05, 0.5), (0.2, 2.0), (0.9, 2.0)):
+        step.weigh_rate(share)
+        terms["rate"][0](torch.tensor(3.0), torch.tensor(0.0))
+        assert terms["rate"][1] == pytest.approx(weight) and step.loss_terms["rate"] == pytest.approx(9 * weight)
+    assert terms["distortion"][1] == 1.0
+    step.begin_stage()
+    step.weigh_rate(0.0)
+    assert terms["rate"][1] == 2.0
+
+
 def test_frozen_batch_statistics_do_not_move_and_others_do():
     frozen, free = nn.BatchNorm2d(3).requires_grad_(False), nn.BatchNorm2d(3)
     model = nn.Sequential(frozen, free).train()
