@@ -138,7 +138,7 @@ def record_terms(criterion: nn.Module, loss_terms: dict[str, float]) -> None:
     for name, (term, _) in criterion.term_dict.items():
 
         def record(module: nn.Module, inputs: tuple, output: Tensor, name: str = name) -> None:
-            loss_terms[name] = criterion.term_dict[name][1] * float(output.detach())
+            loss_terms[name] = float(criterion.term_dict[name][1] * output.detach())
 
         term.register_forward_hook(record)
 
