@@ -1,4 +1,4 @@
-"""User errors: one line with cause and remedy, exit code 2, no traceback."""
+"""User errors: one line with cause and remedy, exit code 2, no traceback; and counts on the command line."""
 
 import argparse
 import difflib

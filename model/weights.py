@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from misc.errors import UserError, first_few
 from misc.files import write_atomically
 
+SAFE = [argparse.Namespace]  # timm's training script keeps its arguments
 COUNTER = ".num_batches_tracked"  # of batch normalisation; torch takes 0 where an old file lacks it
 AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the averages
 
@@ -154,7 +155,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     _check_exists(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm's training script keeps its arguments
+        with torch.serialization.safe_globals(SAFE):
             state = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
         state.pop(AVERAGED, None)
         return {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
@@ -171,7 +172,8 @@ def _check_exists(path: str | Path) -> None:
 def _objects_in(path: Path) -> str:
     """Return what keeps a file of `torch.save` from being read, or "" for other files."""
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        with torch.serialization.safe_globals(SAFE):
+            found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return ""
     return f": it holds {first_few(found)}; save model.state_dict() instead" if found else ""

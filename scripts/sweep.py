@@ -72,13 +72,21 @@ def get_argparser() -> argparse.ArgumentParser:
     return parser
 
 
-def print_commands(runs: Sequence[Run], needs: Mapping[Run, Maps | None], device: str | None) -> None:
-    """Print the commands of runs on stdout; on stderr, what others wait for, and which commands begin a run anew."""
+def print_commands(
+    runs: Sequence[Run], undone: Sequence[str], needs: Mapping[Run, Maps | None], device: str | None
+) -> None:
+    """Print the commands of runs on stdout; on stderr, what others wait for, and which commands begin a run anew.
+
+    Args:
+        runs: that are not done.
+        undone: names of all such runs of the sweep.
+        needs: the maps of each run.
+        device: of every run; None leaves it to the run.
+    """
     missing = dict.fromkeys(maps for run in runs if (maps := needs[run]) and not (maps.folder / MANIFEST).is_file())
     for maps in missing:
         waiting = sum(needs[run] == maps for run in runs)
         print(f"# {waiting} runs need these maps first:\n{shlex.join(maps.command(device))}", file=sys.stderr)
-    undone = names(runs)
     for run in runs:
         if run.begins_with in undone:
             print(f"# {run.name} begins with the weights of {run.begins_with}: list it after that run", file=sys.stderr)
@@ -95,7 +103,8 @@ def main(argv: list[str] | None = None) -> None:
     needs = needed_maps(sweep.runs, sweep.maps)
     groups = selected(sweep.groups, args.only)
     if args.list:
-        return print_commands([run for run in chain(*groups) if not run.is_done()], needs, args.device)
+        undone = names([run for run in sweep.runs if not run.is_done()])
+        return print_commands([run for run in chain(*groups) if run.name in undone], undone, needs, args.device)
 
     def write_table() -> None:
         write_rows(sweep.results, [row for run in sweep.runs for row in rows_of(run)])

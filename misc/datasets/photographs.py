@@ -53,6 +53,9 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
             raise UserError(f"{root} lies in {source}, whose images are copied to it: name a folder elsewhere")
     if doubled := [name for name, times in Counter(source.name for source in sources).items() if times > 1]:
         raise UserError(f"several folders are called {first_few(doubled)}: each is named after its last part")
+    num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in val.rglob("*"))
+    if not num_val:
+        raise UserError(f"no validation image in {val}: expected a folder of images per class")
     wanted = {"train": [*map(str, sources)], "val": str(val), "at_most": at_most}
 
     def write(folder: Path) -> dict[str, Any]:
@@ -62,18 +65,16 @@ def write_photographs(sources: Sequence[Path], val: Path, root: Path, at_most: i
             drawn = set(random.Random(0).sample(good, at_most))
             kinds |= {image: "not drawn" for image in good if image not in drawn}
         counts: dict[str, dict[str, int]] = {source.name: {"kept": 0} for source in sources}
-        for (source, path), kind in kinds.items():
+        for (source, _), kind in kinds.items():
             counts[source.name][kind] = counts[source.name].get(kind, 0) + 1
+        if not good:
+            shutil.rmtree(folder)  # nothing to go on from
+            raise UserError(f"no image to train on in {first_few(sources)}: found {_found(counts)}")
+        for (source, path), kind in kinds.items():
             if kind == "kept":
                 _copy(path, folder / "train" / source.name / path.relative_to(source))
         shutil.copytree(val, folder / "val", dirs_exist_ok=True)
-        num_train = sum(each["kept"] for each in counts.values())
-        num_val = sum(path.suffix.lower() in IMG_EXTENSIONS for path in (folder / "val").rglob("*"))
-        if not num_train:
-            raise UserError(f"no image to train on in {first_few(sources)}: found {_found(counts)}")
-        if not num_val:
-            raise UserError(f"no validation image in {val}: expected a folder of images per class")
-        return {"sources": counts, "num_train": num_train, "num_val": num_val}
+        return {"sources": counts, "num_train": sum(each["kept"] for each in counts.values()), "num_val": num_val}
 
     return make_data_set(root, {"data_set": "photographs", **wanted}, write)
 

@@ -37,7 +37,7 @@ def training_transform(backbone: dict, scale: tuple[float, float] = (0.25, 1.0),
         backbone: the arguments.
         scale: least and greatest area of the part that is scaled to the input size, relative to the image's.
         crop: side of a random crop of that; None takes all of it. A convolutional student learns from small crops too,
-            and there is time for more of them.
+            at a fraction of the time.
 
     Raises:
         UserError: a crop for a backbone that takes images of one size only.
@@ -49,7 +49,9 @@ def training_transform(backbone: dict, scale: tuple[float, float] = (0.25, 1.0),
 
 
 def map_transform(backbone: dict, crop: int | None = None) -> v2.Compose:
-    """Return (PIL image, saliency map) -> both at the input size: the whole frame, mirrored every second time.
+    """Return (PIL image, saliency map) -> the whole frame of both at the input size, or a random crop of that.
+
+    They are mirrored every second time.
 
     The arguments and errors are those of `training_transform`.
     """

@@ -16,7 +16,7 @@ from misc.files import ROOT, write_atomically
 from misc.sweeps.plan import Run
 
 NOT_RUN = "not run"
-SPREAD = 0.0025  # of sums of two percentages, each with three decimals, that stand for one teacher
+SPREAD = 0.0025  # at most, of one teacher's top-1 as the sum of two percentages with three decimals
 
 
 class SweepRow(NamedTuple):

@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import torch
 import torchvision  # noqa: F401  torchdistill looks torchvision.datasets up in sys.modules
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +28,11 @@ def stages_of(train_config: dict) -> list[dict]:
     """Return the stages of a config's `train` in the order of their numbers; without stages, it is its only one."""
     names = [f"stage{number}" for number in range(1, len(train_config) + 1)]
     return [train_config[name] for name in names if name in train_config] or [train_config]
+
+
+def loss_terms(stage: dict) -> dict[str, dict]:
+    """Return the terms of a stage's loss by their names."""
+    return stage["criterion"].get("kwargs", {}).get("sub_terms") or {}
 
 
 def check_tails(models: dict[str, nn.Module]) -> None:
@@ -111,11 +117,12 @@ def other_classifiers_maps(config: dict) -> list[str]:
     stages = enumerate(stages_of(config["train"]), 1)
     trained_on = {number: config["datasets"][stage["train_data_loader"]["dataset_id"]] for number, stage in stages}
     maps = {number: images.maps for number, images in trained_on.items() if getattr(images, "has_maps", False)}
-    if not maps:
+    if not maps or "teacher_model" not in config["models"]:
         return []
     teacher = {**config["models"]["teacher_model"]["kwargs"]}
     teacher.pop("split_idx", None)
-    teacher_sha256 = digest(create_timm_model(**teacher))
+    with torch.random.fork_rng(devices=[]):  # the training has the same random numbers with this check and without
+        teacher_sha256 = digest(create_timm_model(**teacher))
     lines = []
     for number, folder in maps.items():
         settings = folder.manifest.get("settings", {})
@@ -136,7 +143,7 @@ def check_levels_weight(place: str, stage: dict) -> None:
     Raises:
         UserError: names the term.
     """
-    for name, term in stage["criterion"].get("kwargs", {}).get("sub_terms", {}).items():
+    for name, term in loss_terms(stage).items():
         has_levels = (term["criterion"].get("kwargs") or {}).get("gains_path") is not None
         if has_levels and term["weight"] != 1:
             raise UserError(
@@ -153,7 +160,7 @@ def check_warmup(place: str, stage: dict) -> None:
     Raises:
         UserError: names the stage.
     """
-    share, terms = stage.get("rate_warmup") or 0, stage["criterion"].get("kwargs", {}).get("sub_terms", {})
+    share, terms = stage.get("rate_warmup") or 0, loss_terms(stage)
     if not 0 <= share <= 1:
         raise UserError(f"{place}: rate_warmup is {share:g}; expected a share of the stage's steps, 0 to 1")
     if share and RATE not in terms:

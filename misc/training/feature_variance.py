@@ -11,7 +11,7 @@ from misc.distributed.ranks import Ranks
 from misc.errors import UserError
 from misc.files import write_atomically
 from misc.progress import advance, progress_bar
-from misc.training.checks import build_loader, stages_of
+from misc.training.checks import build_loader, loss_terms, stages_of
 from model.backbone import Backbone
 from model.losses import RelativeRateLoss
 
@@ -37,7 +37,7 @@ def set_variances(
     Raises:
         UserError: a teacher that is not cut.
     """
-    terms = [term for stage in stages_of(config["train"]) for term in _terms(stage["criterion"])]
+    terms = [term["criterion"] for stage in stages_of(config["train"]) for term in loss_terms(stage).values()]
     waiting = [term for term in terms if term["key"] == RelativeRateLoss.__name__ and _kwargs(term)["variance"] is None]
     if not waiting:
         return
@@ -47,10 +47,6 @@ def set_variances(
     variance = ranks.from_first(lambda: _kept_or_measured(config, teacher, device, run_dir / FILE))
     for term in waiting:
         term["kwargs"] = {**_kwargs(term), "variance": variance}
-
-
-def _terms(criterion: dict) -> Iterable[dict]:
-    return (term["criterion"] for term in criterion.get("kwargs", {}).get("sub_terms", {}).values())
 
 
 def _kwargs(term: dict) -> dict:

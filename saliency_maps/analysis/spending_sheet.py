@@ -101,9 +101,10 @@ def in_view(transform: v2.Compose, image: Image.Image, boxes: Sequence[Box]) -> 
     geometry = [step for step in transform.transforms if isinstance(step, v2.Resize | v2.CenterCrop)]
     corners = torch.tensor([(box.left, box.top, box.right + 1, box.bottom + 1) for box in boxes]).reshape(-1, 4)
     bounds = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=image.size[::-1])
-    picture, bounds = v2.Compose([v2.Identity(), *geometry])(image, bounds)
+    for step in geometry:
+        image, bounds = step(image, bounds)
     moved = [Box(left, top, right - 1, bottom - 1) for left, top, right, bottom in bounds.tolist()]
-    return picture, [box for box in moved if box.left <= box.right and box.top <= box.bottom]
+    return image, [box for box in moved if box.left <= box.right and box.top <= box.bottom]
 
 
 def sheet(samples: Sequence[Sample]) -> Image.Image:

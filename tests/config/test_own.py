@@ -78,10 +78,9 @@ def test_the_whole_path(own, photos, checkpoint, tmp_path, capsys):
     stream = edge.encode(photo)
     weights = tmp_path / "run" / "weights.safetensors"
     logits = load_server(compose_config(ROOT / "config/own/sg.yaml", own, mode="test"), weights).decode([stream])
-    student, config = load_student(tmp_path / "run", torch.device("cpu"))
-    x = config["datasets"]["val"][0][0][None]
+    student, _ = load_student(tmp_path / "run", torch.device("cpu"))
     with torch.inference_mode():
-        assert torch.allclose(logits, student.decode(student.encode(x)), atol=1e-4) and logits.std() > 1e-3
+        assert torch.allclose(logits, student.decode([stream]), atol=1e-5) and logits.std() > 1e-3
     assert edge.classes[1] == "goldfish"
 
 

@@ -55,6 +55,8 @@ def test_listed_runs_wait_for_those_they_begin_with_and_outdated_ones_begin_anew
     printed = capsys.readouterr()
     assert printed.out.count("--run_dir") == printed.out.count("--resume") == 1
     assert printed.err == "# finetune_resnet-phd_resnet begins with the weights of phd_resnet: list it after that run\n"
+    sweep.main([str(path), "--list", "--only", "finetune*"])
+    assert capsys.readouterr().out == ""
     folder.mkdir(parents=True)
     (folder / "config.resolved.yaml").write_text("another config")
     (folder / "run.json").write_text('{"seed": 0}')
