@@ -40,9 +40,7 @@ maps are there. Repeated without `--list`, the command makes what is missing and
 """
 
 import argparse
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -50,10 +48,9 @@ from pathlib import Path
 from misc.errors import exit_on_user_error, positive
 from misc.sweeps.cluster import ray_cluster
 from misc.sweeps.execute import make_runs, time_students
-from misc.sweeps.maps import Maps
-from misc.sweeps.plan import Run, names, needed_maps, read_sweep, selected
+from misc.sweeps.listing import print_commands
+from misc.sweeps.plan import names, needed_maps, read_sweep, selected
 from misc.sweeps.table import rows_of, summary, write_rows
-from saliency_maps.map_folder import MANIFEST
 
 
 def get_argparser() -> argparse.ArgumentParser:
@@ -70,30 +67,6 @@ def get_argparser() -> argparse.ArgumentParser:
         "--list", action="store_true", help="print the commands of the runs that are not done, make none"
     )
     return parser
-
-
-def print_commands(
-    runs: Sequence[Run], undone: Sequence[str], needs: Mapping[Run, Maps | None], device: str | None
-) -> None:
-    """Print the commands of runs on stdout; on stderr, what others wait for, and which commands begin a run anew.
-
-    Args:
-        runs: that are not done.
-        undone: names of all such runs of the sweep.
-        needs: the maps of each run.
-        device: of every run; None leaves it to the run.
-    """
-    missing = dict.fromkeys(maps for run in runs if (maps := needs[run]) and not (maps.folder / MANIFEST).is_file())
-    for maps in missing:
-        waiting = sum(needs[run] == maps for run in runs)
-        print(f"# {waiting} runs need these maps first:\n{shlex.join(maps.command(device))}", file=sys.stderr)
-    for run in runs:
-        if run.begins_with in undone:
-            print(f"# {run.name} begins with the weights of {run.begins_with}: list it after that run", file=sys.stderr)
-        elif needs[run] not in missing:
-            if run.is_outdated():
-                print(f"# {run.name} begins anew: list it again to resume it", file=sys.stderr)
-            print(shlex.join(run.command(device)))
 
 
 @exit_on_user_error
