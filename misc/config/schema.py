@@ -194,6 +194,7 @@ STAGE = _mapping(
         "scheduler": _call(optim.SCHEDULER_DICT, {"scheduling_step": Rule(kinds=("int",))}, given=1, nullable=True),
         "autocast": _name({"bfloat16": None}, nullable=True),
         "rate_warmup": replace(_NUMBER, nullable=True),
+        "bn_momentum": replace(_NUMBER, nullable=True),
         "pre_epoch_process": _name(processes.PRE_EPOCH_PROC_FUNC_DICT),
         "pre_forward_process": _name(processes.PRE_FORWARD_PROC_FUNC_DICT),
         "post_forward_process": _name(processes.POST_FORWARD_PROC_FUNC_DICT),

@@ -91,6 +91,7 @@ def check_training(config: dict, models: dict[str, nn.Module]) -> None:
         check_schedule(f"stage {number}", stage, steps)
         check_levels_weight(f"stage {number}", stage)
         check_warmup(f"stage {number}", stage)
+        check_bn_momentum(f"stage {number}", stage)
         labels, classes = _num_labels(images), _num_classes(trained)
         if labels not in (None, classes):
             raise UserError(f"stage {number}: the data set has {labels} classes, the model {classes}")
@@ -165,6 +166,19 @@ def check_warmup(place: str, stage: dict) -> None:
         raise UserError(f"{place}: rate_warmup is {share:g}; expected a share of the stage's steps, 0 to 1")
     if share and RATE not in terms:
         raise UserError(f"{place}: rate_warmup needs a term '{RATE}' in the criterion{did_you_mean(RATE, terms)}")
+
+
+def check_bn_momentum(place: str, stage: dict) -> None:
+    """Refuse a momentum of batch normalisation that is no weight of one batch among others.
+
+    The arguments are those of `check_levels_weight`.
+
+    Raises:
+        UserError: names the stage.
+    """
+    momentum = stage.get("bn_momentum")
+    if momentum is not None and not 0 < momentum < 1:
+        raise UserError(f"{place}: bn_momentum is {momentum:g}; expected a number between 0 and 1, such as 0.005")
 
 
 def _num_batches(config: dict, loader_config: dict, place: str) -> int:

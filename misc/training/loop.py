@@ -156,7 +156,7 @@ class TrainingLoop:
         images = min(len(loader.sampler), len(loader) * (loader.batch_size or len(loader.sampler)))
         self.ranks.broadcast(self.trained, self.stage_model())
         autocast = usable_autocast(stage_config.get("autocast"), self.device)
-        self.step.begin_stage(autocast, stage_config.get("rate_warmup") or 0.0)
+        self.step.begin_stage(autocast, stage_config.get("rate_warmup") or 0.0, stage_config.get("bn_momentum"))
         done = (self.progress.epoch - 1) * images
         with progress_bar(None, f"stage {stage}", num_epochs * images, initial=done) as bar:
             while self.progress.stage == stage:

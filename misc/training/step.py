@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchdistill.core.distillation import DistillationBox, get_distillation_box
 from torchdistill.core.training import TrainingBox, get_training_box
 
@@ -67,19 +68,26 @@ class TrainingStep:
         self.autocast: str | None = None
         self.rate_warmup = 0.0
         self.rate_weight = 0.0
+        self.own_momenta = [(norm, norm.momentum) for norm in trained.modules() if isinstance(norm, _BatchNorm)]
         self.loss_terms: dict[str, float] = {}
 
-    def begin_stage(self, autocast: str | None = None, rate_warmup: float = 0.0) -> None:
-        """Prepare the loss of the box's current stage; call once per stage.
+    def begin_stage(
+        self, autocast: str | None = None, rate_warmup: float = 0.0, bn_momentum: float | None = None
+    ) -> None:
+        """Prepare the box's current stage; call once per stage.
 
         Args:
             autocast: name of torch's data type for the forward pass, "bfloat16"; None computes in float32.
             rate_warmup: share of the stage's steps in which the weight of the loss's term `rate` rises from zero.
+            bn_momentum: of batch normalisation, 0 to 1: the weight of each batch in the running statistics, which
+                tests use. Small batches need a small one. None leaves each layer its own, usually 0.1.
         """
         self.autocast = autocast
         self.rate_warmup = rate_warmup
         if rate_warmup:
             _, self.rate_weight = self.box.criterion.term_dict[RATE]
+        for norm, own in self.own_momenta:
+            norm.momentum = own if bn_momentum is None else bn_momentum
         scale_sums(self.box.criterion, self.ranks)
         record_terms(self.box.criterion, self.loss_terms)
 

@@ -8,6 +8,7 @@ from torch.utils.data import SequentialSampler, TensorDataset
 
 from misc.errors import UserError
 from misc.training.checks import (
+    check_bn_momentum,
     check_levels_weight,
     check_schedule,
     check_warmup,
@@ -111,3 +112,11 @@ def test_a_warm_up_is_a_share_of_the_steps_of_a_stage_with_a_rate():
     with pytest.raises(UserError, match="rate_warmup needs a term 'rate' in the criterion; did you mean 'rates'"):
         check_warmup("stage 1", stage)
     check_warmup("stage 1", {**stage, "rate_warmup": None})
+
+
+def test_a_momentum_of_batch_statistics_outside_of_0_to_1_is_refused():
+    for momentum in (0, 1, -0.1):
+        with pytest.raises(UserError, match=f"stage 2: bn_momentum is {momentum:g}; expected a number between 0 and 1"):
+            check_bn_momentum("stage 2", {"bn_momentum": momentum})
+    check_bn_momentum("stage 2", {"bn_momentum": 0.005})
+    check_bn_momentum("stage 2", {})

@@ -88,6 +88,16 @@ def test_the_weight_of_the_rate_rises_and_stays():
     assert terms["rate"][1] == 2.0
 
 
+def test_a_stage_sets_the_momentum_of_batch_statistics_and_the_next_restores_it():
+    own = nn.BatchNorm2d(3, momentum=0.2)
+    step = TrainingStep(SimpleNamespace(criterion=SimpleNamespace(term_dict={})), nn.Sequential(own), CPU)
+    step.begin_stage(bn_momentum=0.005)
+    own(torch.ones(2, 3, 2, 2))
+    assert torch.allclose(own.running_mean, torch.full((3,), 0.005))
+    step.begin_stage()
+    assert own.momentum == 0.2
+
+
 def test_frozen_batch_statistics_do_not_move_and_others_do():
     frozen, free = nn.BatchNorm2d(3).requires_grad_(False), nn.BatchNorm2d(3)
     model = nn.Sequential(frozen, free).train()
