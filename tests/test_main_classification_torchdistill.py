@@ -261,6 +261,7 @@ def test_a_killed_run_resumes_to_the_same_bits(command, resnet_maps, tmp_path, c
     settings = [f"{loader[0]}.num_workers={workers}", f"{loader[0]}.persistent_workers={bool(workers)}"]
     settings += [f"{loader[1]}={{batch_size: 20, num_workers: 0, drop_last: true}}"]
     settings += ["train.stage1.num_epochs=2", "train.stage2.num_epochs=2", "train.stage1.rate_warmup=0.9"]
+    settings += ["train.stage1.bn_momentum=0.05"]
     more = [part for setting in settings for part in ("--set", setting)]
 
     def arguments(name: str) -> list[str]:
