@@ -103,13 +103,22 @@ def provenance(seed: int) -> dict:
     }
 
 
-def git_revision() -> str:
-    """Return the commit, with "+changes" if the tree differs from it, or "unknown" outside of a checkout."""
-    command = ("git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*")
+def git_revision(root: Path = ROOT) -> str:
+    """Return the commit, with "+changes" if a tracked file differs from it, or "unknown" outside of a checkout.
+
+    Tables (CSV) do not count: a sweep writes its rows between runs.
+    """
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":(exclude)*.csv")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}+changes" if changes else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ("git", "-C", str(root), *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def find_weights(entry: dict, run_dir: Path, are_needed: bool) -> Path | None:
